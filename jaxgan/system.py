@@ -1,0 +1,86 @@
+"""The contract that every system keeps: five small tuples, and nothing else.
+
+All systems are games between players that own networks; embedding and inversion are games with one player. A system is built once
+from static choices (``coco_gan.system(config)``) and is then a handful of pure functions over arrays, so that one training loop, one
+checkpoint format and one mesh serve all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Tree = Any
+"""A pytree of arrays."""
+Batch = Mapping[str, Any]
+"""Arrays by name; the first axis of every one is the sample."""
+
+
+class State(NamedTuple):
+    """Everything that a training run is, apart from its data position and its root seed."""
+
+    step: jax.Array
+    """int32 scalar: completed steps."""
+    params: dict[str, Tree]
+    """Trainable arrays by network name."""
+    opt: dict[str, Tree]
+    """Optimiser states by player name."""
+    model: dict[str, Tree]
+    """What else evolves, by network name: batch statistics, spectral vectors, moving averages of latents."""
+    ema: dict[str, Tree]
+    """Exponential moving averages of some networks' parameters, by network name; empty when not asked for."""
+    frozen: dict[str, Tree]
+    """Pretrained trees: an argument of the step, never a closed-over constant, and never saved."""
+
+
+class Player(NamedTuple):
+    """One side of the game."""
+
+    owns: tuple[str, ...]
+    """Networks that it moves. Two players may own the same network (COCO-GAN's coordinate head is moved by G and D)."""
+    loss: Callable[..., tuple[jax.Array, tuple[dict, dict]]]
+    """``loss(own, params, model, batch, key) -> (scalar, (model, info))``; ``own`` holds the owned networks, ``params`` all of them."""
+    tx: Any
+    """An optax ``GradientTransformation``."""
+    every: int = 1
+    """It moves on the steps that this number divides."""
+
+
+class Probe(NamedTuple):
+    """A metric as a monoid: it streams, shards, merges across hosts and resumes."""
+
+    zero: Callable[[], Tree]
+    add: Callable[..., Tree]
+    """``add(sums, state, batch, key) -> sums``."""
+    merge: Callable[[Tree, Tree], Tree]
+    read: Callable[[Tree], dict[str, float]]
+
+
+class System(NamedTuple):
+    """What ``jaxgan.train`` needs to know of a paper."""
+
+    init: Callable[[jax.Array], State]
+    """``init(key) -> State`` at step 0."""
+    step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Any]]]
+    """``step(state, batch, key) -> (state, info)``. ``info`` holds scalars by name, and under ``'finite'`` a bool vector for each
+    player: its loss first, then one entry for each leaf of its gradient in the order of ``leaf_names``."""
+    sample: Callable[..., jax.Array]
+    """``sample(state, key, n) -> [n, H, W, C]`` images in [-1, 1]; equal keys draw equal latents at every step of a run."""
+    probes: dict[str, Probe]
+    image: tuple[int, int, int]
+    """(H, W, C) of the images that the data source must deliver."""
+    records: int
+    """Images read for each sample of a batch (COCO-GAN: one for the D update and another for the G update)."""
+    prepare: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+    """``prepare({'image': uint8 [B * records, H, W, C]}, rng) -> batch`` on the host, in numpy; every leaf's first axis is B."""
+    owns: dict[str, tuple[str, ...]]
+    """Networks moved by each player, for naming the leaf that went wrong."""
+
+
+def leaf_names(params: Mapping[str, Tree], owns: tuple[str, ...]) -> list[str]:
+    """Names of the entries of ``info['finite'][player]``: 'loss', then 'network/module/leaf' in tree order."""
+    flat, _ = jax.tree_util.tree_flatten_with_path({name: params[name] for name in owns})
+    return ["loss"] + ["/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path) for path, _ in flat]
