@@ -1,0 +1,53 @@
+"""Image-synthesis systems as pure functions in JAX. Each name below is imported when it is first used.
+
+Contract: `State`, `Player`, `Probe`, `System` (`jaxgan.system`); `jaxgan.play` turns players into a step.
+Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284).
+Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays.
+Running:  `jaxgan.train`, `jaxgan.checkpoint`, `jaxgan.parallel`, `jaxgan.data`, `jaxgan.weights`, `jaxgan.report`, `jaxgan.timing`,
+          `jaxgan.viz`, `jaxgan.doctor`; experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
+
+Importing this package touches no device, parses no flags and logs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from jaxgan.configure import Data as Data
+    from jaxgan.configure import Experiment as Experiment
+    from jaxgan.configure import Run as Run
+    from jaxgan.system import Player as Player
+    from jaxgan.system import Probe as Probe
+    from jaxgan.system import State as State
+    from jaxgan.system import System as System
+
+_CLASSES = {
+    "State": "jaxgan.system",
+    "Player": "jaxgan.system",
+    "Probe": "jaxgan.system",
+    "System": "jaxgan.system",
+    "Experiment": "jaxgan.configure",
+    "Data": "jaxgan.configure",
+    "Run": "jaxgan.configure",
+}
+_MODULES = (
+    "checkpoint configure coords data doctor losses metrics nets parallel play report system systems timing train viz weights"
+).split()
+
+__all__ = ["__version__", *_CLASSES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"jaxgan.{name}")
+    raise AttributeError(f"module 'jaxgan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
