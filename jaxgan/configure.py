@@ -87,7 +87,7 @@ def load_config(path: str | Path, variant: Literal["config", "tiny"] = "config")
     """
     path = Path(path)
     if not path.is_file():
-        near = _nearest(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
+        near = nearest(path.name, [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else [])
         raise FileNotFoundError(f"config file {path} does not exist{near}")
     if path.suffix != ".py":
         raise ValueError(f"config file {path} is not a Python file (.py)")
@@ -103,7 +103,7 @@ def load_config(path: str | Path, variant: Literal["config", "tiny"] = "config")
     function = getattr(module, variant, None)
     if not callable(function):
         there = [key for key, value in vars(module).items() if isinstance(value, types.FunctionType) and value.__module__ == name]
-        raise ValueError(f"config file {path} has no function {variant}(){_nearest(variant, there)}")
+        raise ValueError(f"config file {path} has no function {variant}(){nearest(variant, there)}")
     try:
         experiment = function()
     except Exception as error:
@@ -135,8 +135,8 @@ def parse(
     return override(load_config(path, variant), argv, prog=prog)
 
 
-def override(experiment: Experiment, argv: Sequence[str], prog: str = "jaxgan train") -> Experiment:
-    """See `parse`."""
+def override(experiment: Experiment, argv: Sequence[str], prog: str = "jaxgan train", options: Sequence[str] = ()) -> Experiment:
+    """The second half of `parse`. `options`: the command's own options, to be named when one of them was misspelt."""
     import contextlib
     import io
 
@@ -146,7 +146,7 @@ def override(experiment: Experiment, argv: Sequence[str], prog: str = "jaxgan tr
     for word in argv:
         flag = word.split("=", 1)[0]
         if flag.startswith("--") and flag[2:].replace("-", "_") not in [*known, "help"]:
-            raise ValueError(f"unknown option {flag}{_nearest(flag[2:].replace('-', '_'), known, '--')}")
+            raise ValueError(f"unknown option {flag}{nearest(flag[2:].replace('-', '_'), [*options, *known], '--')}")
     # The model's class is known only now, and tyro reads classes: the same three fields with the type of the model filled in.
     parts = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
     fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
@@ -230,7 +230,7 @@ def from_json(tree: Mapping[str, Any]) -> Experiment:
     sections = ["jaxgan", "system", *(f.name for f in dataclasses.fields(Experiment))]
     for key in tree:
         if key not in sections:
-            raise ValueError(f"unknown key {key!r}{_nearest(str(key), sections)}")
+            raise ValueError(f"unknown key {key!r}{nearest(str(key), sections)}")
     for key in ("system", "model"):
         if key not in tree:
             raise ValueError(f"key {key!r} is missing")
@@ -243,22 +243,9 @@ def from_json(tree: Mapping[str, Any]) -> Experiment:
 
 def write(experiment: Experiment, path: Any) -> None:
     """Writes config.json at `path` (local or gs://): whole or not at all."""
-    from etils import epath
+    from jaxgan.files import write_atomic
 
-    path = epath.Path(path)
-    text = json.dumps(to_json(experiment), indent=2, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # An object store writes an object whole or not at all, and its rename is a copy; a local file needs the rename.
-    if "://" in str(path):
-        path.write_text(text)
-        return
-    part = path.parent / (path.name + ".part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    write_atomic(path, (json.dumps(to_json(experiment), indent=2, allow_nan=False) + "\n").encode())
 
 
 def read(path: Any) -> Experiment:
@@ -282,7 +269,7 @@ def _config_class(name: Any) -> type:
 
     known = [m.name for m in pkgutil.iter_modules(jaxgan.systems.__path__)]
     if not isinstance(name, str) or not name.isidentifier() or (name not in known and f"jaxgan.systems.{name}" not in sys.modules):
-        raise ValueError(f"system {name!r} is not a module of jaxgan.systems{_nearest(str(name), known)}")
+        raise ValueError(f"system {name!r} is not a module of jaxgan.systems{nearest(str(name), known)}")
     config = getattr(importlib.import_module(f"jaxgan.systems.{name}"), "Config", None)
     if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
         raise ValueError(f"module jaxgan.systems.{name} is no system: it holds no dataclass Config")
@@ -299,7 +286,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         return value
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
-            raise ValueError(f"{wrong}{_nearest(str(value), [str(a) for a in arguments])}")
+            raise ValueError(f"{wrong}{nearest(str(value), [str(a) for a in arguments])}")
         return value
     if origin in (typing.Union, types.UnionType):
         for choice in arguments:
@@ -332,7 +319,7 @@ def _checked_dataclass(hint: type, value: Any, name: str) -> Any:
         raise ValueError(f"{name} is {value!r}; it must hold the fields of {hint.__module__}.{hint.__name__}")
     for key in given:
         if key not in hints:
-            raise ValueError(f"unknown key {name}.{key}{_nearest(str(key), list(hints), name + '.')}")
+            raise ValueError(f"unknown key {name}.{key}{nearest(str(key), list(hints), name + '.')}")
     try:
         return hint(**{key: _checked(hints[key], item, f"{name}.{key}") for key, item in given.items()})
     except TypeError as error:  # a field without a default is missing
@@ -363,7 +350,7 @@ def _class_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__name__}"
 
 
-def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+def nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
     """'; nearest: NAME' of the known name that is most like the word, or the known names where none is like it."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if close:

@@ -1,0 +1,35 @@
+"""COCO-GAN on CelebA at 128x128, N8M8S64 (Lin et al., ICCV 2019, arXiv:1904.00284).
+
+Reproduces: N8M8S64: micro patches of 8 px, macro patches of 64 px, batch 128;
+            aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
+            One generator block without resizing stands in for the depth that 8 px patches lack.
+Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Command:    jaxgan train configs/coco_gan_celeba128_n8m8s64.py --workdir runs/celeba128_n8m8s64
+Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
+Expected:   no published figure is quoted: none could be confirmed.
+Measured:   not measured with this code.
+
+The authors set no end; the length here is 50 epochs of 152,599 images.
+"""
+
+import dataclasses
+
+from jaxgan.configure import Data, Experiment, Run
+from jaxgan.systems.coco_gan import Config
+
+
+def config() -> Experiment:
+    return Experiment(
+        model=Config(full=(128, 128), macro=(64, 64), micro=(8, 8), g_extra_blocks=1),
+        data=Data(source="tfds:celeb_a", crop="celeba", filter="bilinear"),
+        run=Run(batch=128, kimg=7630.0, save_every=2000, sample_every=2000),
+    )
+
+
+def tiny() -> Experiment:
+    model = dataclasses.replace(config().model, full=(64, 64), macro=(32, 32), micro=(4, 4), latent=8, g_width=4, d_width=4, aux_width=8)
+    return Experiment(
+        model=model,
+        data=Data(source="scenes", count=64),
+        run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
+    )

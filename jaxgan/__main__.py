@@ -1,0 +1,259 @@
+"""The command line: `jaxgan COMMAND ...`, the same as `python -m jaxgan COMMAND ...`.
+
+Each command imports what it needs when it runs, so that help and mistakes answer at once. What a person can mend (a value, a file, a
+full disk) ends in one line on standard error and exit status 2; JAXGAN_TRACEBACK=1 shows where it was raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from jaxgan.configure import Data, Experiment, load_config, nearest, override
+
+SUMMARY = {
+    "train": "train CONFIG.py --workdir DIR [--field value ...]; the same command again resumes",
+    "sample": "images, regions and larger canvases from a workdir or a generator folder",
+    "data": "import a folder of images, or show what a source holds",
+    "weights": "list, import and verify files of published networks",
+    "doctor": "what is on this machine; does this config fit that topology",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ValueError with one line where argparse would print its usage and leave."""
+
+    def __init__(self, prog: str, **options):
+        super().__init__(prog=prog, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} ({' '.join(self.format_usage().split())})")
+
+    def words(self) -> list[str]:
+        """Names of the options, without dashes."""
+        return [word[2:] for action in self._actions for word in action.option_strings if word.startswith("--")]
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """All of `argv`; ValueError names an unknown option with the nearest known one."""
+        options, rest = self.parse_known_args(argv)
+        if rest:
+            flag = rest[0].split("=", 1)[0]
+            raise ValueError(f"unknown option {flag}{nearest(flag.lstrip('-'), self.words(), '--')}")
+        return options
+
+    def parse_with_fields(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """(this command's own options, the words that replace fields of a config: every other `--name` and what follows it)."""
+        own, fields = [], []
+        target = own
+        for word in argv:
+            if word.startswith("-") and not word.startswith("--"):
+                target = target if word[1:2].isdigit() or word[1:2] == "." else own  # -1 is a value
+            elif word.startswith("--"):
+                target = own if word[2:].split("=", 1)[0] in self.words() else fields
+            target.append(word)
+        return self.parse(own), fields
+
+
+def train(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan train",
+        description=SUMMARY["train"],
+        epilog="Any field of the config can be replaced: --run.kimg 10 --run.mesh 4 2 --model.dtype bfloat16 --data.source FOLDER.\n"
+        "--dry-run prints all of them with their values.",
+    )
+    parser.add_argument("config", help="a config file, for instance configs/coco_gan_scenes.py")
+    parser.add_argument("--workdir", help="folder of the run, local or gs://; made where it does not exist")
+    parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config(): under a minute on two cores")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config, parameters, memory and FLOPs; write nothing")
+    parser.add_argument("--stop-after-steps", type=int, metavar="N", help="save and leave after N more steps")
+    parser.add_argument("--trace", type=int, nargs=2, metavar=("FIRST", "LAST"), help="profile these steps into WORKDIR/traces")
+    parser.add_argument("--quiet", action="store_true", help="no status lines")
+    options, fields = parser.parse_with_fields(argv)
+    experiment = _experiment(options, fields, parser)
+    if options.dry_run:
+        from jaxgan.train import dry_run
+
+        print(dry_run(experiment))
+        return 0
+    if not options.workdir:
+        parser.error("--workdir is missing: name the folder that shall hold the run")
+    from jaxgan import train as loop
+
+    loop.train(
+        experiment,
+        options.workdir,
+        stop_after_steps=options.stop_after_steps,
+        quiet=options.quiet,
+        trace=tuple(options.trace) if options.trace else None,
+    )
+    return 0
+
+
+def data(argv: Sequence[str]) -> int:
+    command, argv = _choose("data", argv, ("import", "show"))
+    if command == "import":
+        parser = Parser("jaxgan data import", description="decodes, crops and resizes a folder of images once; lists rejects and why")
+        parser.add_argument("folder", help="folder of PNG, JPEG or WebP files")
+        parser.add_argument("out", help="folder to make: what `--data.source` takes")
+        parser.add_argument("--size", type=int, nargs="+", required=True, metavar="PIXELS", help="height and width, or one number for both")
+        parser.add_argument("--crop", default="center", help="none (aspect not kept), center, celeba (rows 50:178, columns 25:153)")
+        parser.add_argument("--filter", default="lanczos", help="nearest, box, bilinear, hamming, bicubic, lanczos")
+        parser.add_argument("--channels", type=int, default=3, help="3: RGB, 1: grey")
+        parser.add_argument("--alpha", default="white", help="transparent images: laid on white, on black, or reject")
+        parser.add_argument("--upscale", action="store_true", help="take images smaller than the size too")
+        parser.add_argument("--max-pixels", type=int, default=64_000_000, help="larger images are rejected before they are decoded")
+        parser.add_argument("--test-share", type=float, default=0.0, help="share of the images kept for the split `test`")
+        options = parser.parse(argv)
+        from jaxgan.data.folders import import_folder
+
+        rest = {key: value for key, value in vars(options).items() if key not in ("folder", "out", "size")}
+        report = import_folder(options.folder, options.out, size=_size(options.size), **rest)
+        print(f"{report.folder}: {report.count} images of {'x'.join(map(str, report.size))}, {len(report.rejects)} rejected")
+        return 0
+    parser = Parser("jaxgan data show", description="writes a contact sheet of a source and prints what it holds")
+    parser.add_argument("source", help="a config file, or a source as in --data.source: scenes, an imported folder, tfds:NAME")
+    parser.add_argument("--out", required=True, help="PNG file to write")
+    parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one number for both")
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--count", type=int, default=64, help="images on the sheet")
+    options, fields = parser.parse_with_fields(argv)
+    if options.source.endswith(".py"):
+        experiment = override(load_config(options.source), fields, prog=f"jaxgan data show {options.source}", options=parser.words())
+        image, where = experiment.model.system().image, experiment.data
+    elif fields:
+        raise ValueError(f"unknown option {fields[0]}{nearest(fields[0].lstrip('-'), parser.words(), '--')}")
+    else:
+        image, where = (64, 64, options.channels), Data(source=options.source)
+    if options.size:
+        image = (*_size(options.size), image[2])
+    from jaxgan.data.show import show
+
+    facts = show(where, image, options.out, n=options.count)
+    print("\n".join(f"{key}: {value}" for key, value in {**facts, "sheet": options.out}.items()))
+    return 0
+
+
+def _size(pixels: Sequence[int]) -> tuple[int, int]:
+    if len(pixels) > 2 or min(pixels) < 1:
+        raise ValueError(f"--size is {' '.join(map(str, pixels))}; it must be one or two positive numbers (height and width)")
+    return pixels[0], pixels[-1]
+
+
+def doctor(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan doctor",
+        description="Without a config: versions, devices, and whether this is a cluster. With one: compiles its training step and reports\n"
+        "memory, FLOPs and traffic; for a TPU topology none has to be present (extra `tpu`).",
+    )
+    parser.add_argument("config", nargs="?", help="a config file")
+    parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
+    parser.add_argument("--topology", default="", help="TPU slice to compile for, for instance v5e:4x4")
+    parser.add_argument("--platform", default="", help="lower for this platform (cuda, tpu, cpu) without compiling")
+    parser.add_argument("--batch", type=int, default=0, help="global batch size instead of the config's")
+    parser.add_argument("--per-chip", type=int, default=0, help="batch size per chip instead of the config's")
+    options, fields = parser.parse_with_fields(argv)
+    if not options.config and any(value for key, value in vars(options).items() if key != "config"):
+        parser.error("a config file is missing: the other options say what to do with one")
+    if not options.config and fields:
+        raise ValueError(f"unknown option {fields[0]}{nearest(fields[0].lstrip('-'), parser.words(), '--')}")
+    experiment = _experiment(options, fields, parser) if options.config else None
+    from jaxgan import doctor as examine
+
+    chosen = {key: getattr(options, key) for key in ("topology", "platform", "batch", "per_chip")}
+    print(examine.doctor(experiment, **chosen))
+    return 0
+
+
+def weights(argv: Sequence[str]) -> int:
+    command, argv = _choose("weights", argv, ("list", "import", "verify"))
+    if command == "list":
+        Parser("jaxgan weights list", description="the networks that commands can use, and which of them are on this machine").parse(argv)
+        from jaxgan.weights import list_weights
+
+        print(list_weights())
+    elif command == "import":
+        parser = Parser("jaxgan weights import", description="checks a file of a published network and puts it where commands find it")
+        parser.add_argument("name", help="a name of `jaxgan weights list`, or the family of a generator (coco-gan)")
+        parser.add_argument("file", help=".npz or .safetensors")
+        parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
+        options = parser.parse(argv)
+        from jaxgan.weights import import_generator, import_weights
+
+        print(import_generator(options.name, options.file, options.out) if options.out else import_weights(options.name, options.file))
+    else:
+        parser = Parser("jaxgan weights verify", description="checks files against their recorded checksums and shapes")
+        parser.add_argument("name", nargs="?", help="a name or a file; without one: everything on this machine")
+        options = parser.parse(argv)
+        from jaxgan.weights import verify
+
+        print(verify(options.name))
+    return 0
+
+
+def _experiment(options: argparse.Namespace, fields: Sequence[str], parser: Parser) -> Experiment:
+    experiment = load_config(options.config, "tiny" if options.tiny else "config")
+    return override(experiment, fields, prog=f"{parser.prog} {options.config}", options=parser.words())
+
+
+def _choose(command: str, argv: Sequence[str], choices: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """(the sub-command, what follows it); its help where that is asked for."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(f"usage: jaxgan {command} {{{','.join(choices)}}} ...  ({SUMMARY[command]})")
+        raise SystemExit(0 if argv else 2)
+    if argv[0] not in choices:
+        raise ValueError(f"unknown command {argv[0]!r}{nearest(argv[0], choices)}")
+    return argv[0], argv[1:]
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "data": data, "weights": weights, "doctor": doctor}
+
+
+def usage() -> str:
+    lines = [f"  {name:<9}{SUMMARY[name]}" for name in COMMANDS]
+    return "\n".join(["usage: jaxgan COMMAND ...", "", *lines, "", "jaxgan COMMAND --help says more; jaxgan --version."])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command and returns its exit status: 0 done, 1 the run failed (non-finite values), 2 something to mend was named."""
+    command = ""
+    try:
+        if not argv or argv[0] in ("-h", "--help", "help"):
+            print(usage())
+            return 0 if argv else 2
+        if argv[0] == "--version":
+            from jaxgan import __version__
+
+            print(f"jaxgan {__version__}")
+            return 0
+        if argv[0] not in COMMANDS:
+            raise ValueError(f"unknown command {argv[0]!r}{nearest(argv[0], list(COMMANDS))}")
+        command = " " + argv[0]
+        return COMMANDS[argv[0]](argv[1:])
+    except SystemExit as leave:  # --help
+        return leave.code if isinstance(leave.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("JAXGAN_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"jaxgan{command}: {_message(error)}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+
+
+def _message(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = isinstance(error, OSError) or os.path.dirname(os.path.abspath(__file__)) in (frames[-1].filename if frames else "")
+    return f"{error}" if ours else f"{error} (JAXGAN_TRACEBACK=1 shows where)"
+
+
+def console() -> NoReturn:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    console()
