@@ -1,0 +1,404 @@
+"""The loop: restore, step, report, save, stop. It serves every system and names none.
+
+What a run computes depends on its configuration alone: the key of a step is folded from the root seed and the step's number, the data
+position is saved with the arrays, and the log repeats. So "the same command again" continues an interrupted run bitwise where it was saved.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxgan import checkpoint, configure, files, parallel, timing
+from jaxgan.report import Report, duration
+from jaxgan.system import State, System, leaf_names
+
+MAY_CHANGE = frozenset(
+    {"run.kimg", "run.log_every", "run.save_every", "run.sample_every", "run.samples", "run.keep", "run.mesh", "data.root"}
+)
+"""Fields that may differ when a run is resumed: they change how long, how often and where, never what a step computes."""
+
+# Keys beside those of the steps, which are folded from 0, 1, 2, ...
+_INIT_KEY, _SAMPLE_KEY = 2**32 - 1, 2**32 - 2
+_CHECK_AT_LEAST = 1000  # steps whose finite vectors may wait on the device, where logs and saves are rarer
+
+
+class Result(NamedTuple):
+    """How a call of ``train`` ended."""
+
+    step: int
+    """Completed steps, all of them saved."""
+    steps: int
+    """Length of the run in steps."""
+    status: str
+    """'finished', 'stopped' (the same command resumes) or 'already finished'."""
+
+
+def total_steps(run: configure.Run) -> int:
+    """Length of a run in steps: ``kimg`` thousands of samples, rounded up to a whole batch."""
+    return max(1, int(np.ceil(run.kimg * 1000 / run.batch - 1e-9)))
+
+
+def init_state(system: System, seed: int) -> State:
+    """The state at step 0 of a run with this root seed; traceable."""
+    return system.init(jax.random.fold_in(jax.random.key(seed), np.uint32(_INIT_KEY)))
+
+
+def step_function(system: System, seed: int) -> Callable[[State, Mapping[str, Any]], tuple[State, dict[str, Any]]]:
+    """``f(state, batch) -> (state, info)``, what the loop jits with the state donated. ``frozen`` passes through in its own buffers."""
+
+    def step(state: State, batch: Mapping[str, Any]) -> tuple[State, dict[str, Any]]:
+        return system.step(state, batch, jax.random.fold_in(jax.random.key(seed), state.step))
+
+    return step
+
+
+def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
+    probe = system.prepare({"image": np.zeros((2 * system.records, *system.image), np.uint8)}, np.random.default_rng(0))
+    return {name: jax.ShapeDtypeStruct((batch, *np.shape(value)[1:]), np.asarray(value).dtype) for name, value in probe.items()}
+
+
+def _check_run(run: configure.Run) -> None:
+    for name, least in (("batch", 1), ("log_every", 0), ("save_every", 0), ("sample_every", 0), ("samples", 0), ("keep", 1), ("seed", 0)):
+        if getattr(run, name) < least:
+            raise ValueError(f"run.{name} = {getattr(run, name)}: give at least {least}")
+    if not (run.kimg > 0 and np.isfinite(run.kimg)):
+        raise ValueError(f"run.kimg = {run.kimg}: give a number above 0")
+    if run.batch % jax.process_count():
+        raise ValueError(f"run.batch = {run.batch} does not divide over {jax.process_count()} processes: use a multiple")
+
+
+def _check_config(experiment: configure.Experiment, workdir: epath.Path, saved: checkpoint.Checkpoints) -> list[str]:
+    """Compares with the workdir's own configuration; the sentences say which fields changed and may."""
+    path = workdir / "config.json"
+    if not path.exists():
+        if saved.steps():
+            raise ValueError(f"{workdir} has checkpoints but no config.json, so what they belong to cannot be told: choose a new workdir")
+        return []
+    changed = configure.differences(configure.read(path), experiment)
+    refused = [entry for entry in changed if entry[0] not in MAY_CHANGE]
+    if refused:
+        listed = "; ".join(f"{name} is {there!r} there and {here!r} here" for name, there, here in refused)
+        raise ValueError(f"{workdir} holds another run: {listed}. Continue it with its own settings, or choose a new workdir")
+    return [f"{name} was {there!r} and is {here!r} from now on." for name, there, here in changed]
+
+
+class _Stop:
+    """Whether ^C or SIGTERM has arrived, agreed across processes. A second ^C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._asked, self._before, self._many = False, {}, jax.process_count() > 1
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            # With several processes jax.distributed has its own SIGTERM handler, which tells the others and agrees on a step.
+            for number in (signal.SIGINT,) if self._many else (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._asked = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._many:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def __call__(self, step: int) -> bool:
+        """True in all processes at the same step; all must ask at every step."""
+        if not self._many:
+            return self._asked
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: State, system: System, saved: list[int]) -> None:
+    """Raises where a loss or a gradient of the steps since the last check was not finite; empties the list."""
+    vectors = jax.device_get([finite for _, finite in waiting])
+    for (step, _), finite in zip(waiting, vectors, strict=True):
+        for player, vector in finite.items():
+            bad = np.flatnonzero(~np.asarray(vector, bool))
+            if bad.size:
+                names = leaf_names(state.params, system.owns[player])
+                what = ["the loss" if names[i] == "loss" else f"the gradient of {names[i]}" for i in bad[:3]]
+                more = f" and {bad.size - 3} more" if bad.size > 3 else ""
+                kept = f"the last checkpoint, step {saved[-1]}, is from before it" if saved else "nothing was saved"
+                raise FloatingPointError(
+                    f"step {step}, player {player}: {', '.join(what)}{more} is not finite. The run stopped; {kept}. "
+                    "Lower the learning rate, compute in float32, or look at that step's data"
+                )
+    waiting.clear()
+
+
+def _networks_from(start: str, state: State, mesh: Any) -> tuple[State, str]:
+    directory = epath.Path(start) / "checkpoints"
+    step, arrays = checkpoint.load_networks(directory)
+    try:
+        filled = checkpoint.fill(state, arrays)
+    except ValueError as error:
+        raise ValueError(f"run.start = {start!r}: {error}") from error
+    return parallel.replicate(filled, mesh), f"Networks from {start}, step {step}; optimisers start anew."
+
+
+def train(
+    experiment: configure.Experiment,
+    workdir: Any,
+    *,
+    stop_after_steps: int | None = None,
+    quiet: bool = False,
+    trace: tuple[int, int] | None = None,
+) -> Result:
+    """Trains, or goes on with the run that the workdir holds; everything is checked before anything is written.
+
+    Args:
+      experiment: what to train, on what, how long.
+      workdir: local path or ``gs://``: ``config.json``, ``checkpoints/``, ``metrics.jsonl``, ``samples/``, ``traces/``.
+      stop_after_steps: this call makes at most so many steps, saves and returns.
+      quiet: nothing on the console; errors still raise.
+      trace: first and last step of a profiler window, written to ``traces/``.
+
+    Returns:
+      A ``Result``. ^C and SIGTERM end the step, save, and return with the status 'stopped'.
+
+    Raises:
+      ValueError: a batch that does not fit the mesh, the workdir of another run, a checkpoint of another configuration.
+      FloatingPointError: a loss or gradient is not finite; names step, player and leaf, and nothing of it is saved.
+      OSError: the workdir cannot be written, or the disk is full; earlier checkpoints are intact.
+    """
+    from jaxgan.data import pipeline
+
+    decided = parallel.start()
+    run, workdir = experiment.run, epath.Path(workdir)
+    _check_run(run)
+    mesh = parallel.make_mesh(run.mesh)
+    parallel.check_batch(run.batch, mesh)
+    steps = total_steps(run)
+    report = Report(workdir, steps=steps, batch=run.batch, quiet=quiet, main=parallel.is_main())
+    saved = checkpoint.Checkpoints(workdir / "checkpoints", keep=run.keep, say=report.say)
+    changes = _check_config(experiment, workdir, saved)
+    if trace is not None and not 1 <= trace[0] <= trace[1]:
+        raise ValueError(f"trace {trace}: give the first and the last step, with 1 <= first <= last")
+    report.say(decided)
+    system: System = experiment.model.system()
+    source = pipeline.open_source(experiment.data, system.image)
+    iterator = pipeline.batches(
+        source,
+        batch=run.batch,
+        records=system.records,
+        prepare=system.prepare,
+        seed=run.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=experiment.data.workers,
+    )
+    with jax.set_mesh(mesh), _Stop() as stop:
+        try:
+            state, begun = _begin(experiment, workdir, system, iterator, mesh, saved, report)
+            for sentence in changes:
+                report.say(sentence)
+            if begun >= steps:
+                report.say(f"{workdir}: this run is already finished ({begun} steps, {begun * run.batch / 1000:g} kimg). Raise run.kimg to go on.")
+                return Result(begun, steps, "already finished")
+            if parallel.is_main():
+                configure.write(experiment, workdir / "config.json")
+            report.begin(begun)
+            last = steps if stop_after_steps is None else min(steps, begun + stop_after_steps)
+            window = timing.Trace(workdir / "traces", trace)
+            try:
+                reached = _loop(experiment, system, source, iterator, mesh, state, begun, last, saved, report, window, stop)
+            finally:
+                window.close()
+            saved.wait()
+        finally:
+            try:
+                saved.close()
+            finally:
+                report.close()
+        if reached >= steps:
+            report.say(f"Finished at step {reached} ({reached * run.batch / 1000:g} kimg): {workdir}")
+            return Result(reached, steps, "finished")
+        report.say(f"Stopped at step {reached} of {steps}; the same command resumes.")
+        return Result(reached, steps, "stopped")
+
+
+def _begin(
+    experiment: configure.Experiment,
+    workdir: epath.Path,
+    system: System,
+    iterator: Any,
+    mesh: Any,
+    saved: checkpoint.Checkpoints,
+    report: Report,
+) -> tuple[State, int]:
+    """The state to go on from, and its step; sets the iterator. Writes nothing but a test file."""
+    run, whole = experiment.run, NamedSharding(mesh, PartitionSpec())
+    initial = jax.jit(lambda: init_state(system, run.seed), out_shardings=whole)
+    like: State = jax.eval_shape(initial)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in checkpoint.name_leaves(like).values())
+    on_disk = len(saved.steps())
+    to_come = -(-total_steps(run) // run.save_every) if run.save_every else 1
+    files.check_writable(workdir, size * max(1, min(run.keep + 1, to_come) - on_disk))
+    if like.frozen:
+        like = like._replace(frozen=jax.jit(lambda: init_state(system, run.seed).frozen, out_shardings=whole)())
+    found = saved.restore(like, mesh, iterator.get_state())
+    if found is not None:
+        iterator.set_state(found.position)
+        report.say(f"Resumed at step {found.step} from {workdir / 'checkpoints' / str(found.step)}.")
+        return found.state, found.step
+    state = initial()
+    if run.start:
+        state, sentence = _networks_from(run.start, state, mesh)
+        report.say(sentence)
+    return state, 0
+
+
+def _loop(
+    experiment: configure.Experiment,
+    system: System,
+    source: Any,
+    iterator: Any,
+    mesh: Any,
+    state: State,
+    begun: int,
+    last: int,
+    saved: checkpoint.Checkpoints,
+    report: Report,
+    window: timing.Trace,
+    stop: _Stop,
+) -> int:
+    """Steps from ``begun`` to ``last``, or to where a signal stops it; returns the completed steps, which are saved."""
+    run, steps = experiment.run, total_steps(experiment.run)
+    whole = NamedSharding(mesh, PartitionSpec())
+    root = jax.random.key(run.seed)
+    sample = jax.jit(lambda state: system.sample(state, jax.random.fold_in(root, np.uint32(_SAMPLE_KEY)), run.samples), out_shardings=whole)
+
+    def draw(at: int) -> None:
+        if run.samples:
+            report.images(f"fakes_{at:08d}", np.asarray(jax.device_get(sample(state)), np.float32), at)
+
+    def due(every: int, at: int) -> bool:
+        return every > 0 and at % every == 0
+
+    if begun == 0:
+        if run.samples and parallel.is_main():
+            chosen = np.linspace(0, len(source) - 1, min(run.samples, len(source))).astype(int)
+            report.images("reals", np.stack([np.asarray(source[int(index)]["image"]) for index in chosen]))
+        draw(0)
+    batch = parallel.global_batch(next(iterator), mesh, run.batch)
+    position = iterator.get_state()
+    began = time.perf_counter()
+    lowered = jax.jit(step_function(system, run.seed), donate_argnums=0, out_shardings=whole).lower(state, batch)
+    kind = jax.devices()[0].device_kind
+    flops = timing.flops_of(lowered) if timing.peak_flops(kind) else None
+    program = lowered.compile()
+    report.say(f"Compiled in {duration(time.perf_counter() - began)} for {mesh.size} × {kind}; {steps - begun} steps to go.")
+
+    watch, counted, step, kept = timing.Stopwatch(), 0, begun, begun
+    waiting: list[tuple[int, Mapping[str, jax.Array]]] = []
+    while step < last:
+        window.before(step + 1)
+        state, info = program(state, batch)
+        step, counted = step + 1, counted + run.batch
+        waiting.append((step, info.pop("finite", {})))
+        window.after(step, state.step)
+        stopping = stop(step)
+        ending = stopping or step == last
+        here, position = position, None  # the position behind the batch of this step; the next batch is read while the step runs
+        if not ending:
+            batch = parallel.global_batch(next(iterator), mesh, run.batch)
+            position = iterator.get_state()
+        if len(waiting) > 1:  # at most two steps in flight, so that batches do not pile up on the device
+            jax.block_until_ready(waiting[-2][1])
+        logging = due(run.log_every, step) or step == steps
+        saving = ending or due(run.save_every, step)
+        drawing = due(run.sample_every, step) or step == steps
+        if logging or saving or len(waiting) >= _CHECK_AT_LEAST:
+            _check_finite(waiting, state, system, saved.steps())
+        if logging:
+            values = {name: float(value) for name, value in jax.device_get(info).items()}
+            watch.pause()
+            rate = watch.window(counted)
+            counted = 0
+            usage = timing.mfu(flops, run.batch / rate, mesh.size, kind) if flops and rate else None
+            report.log(step, values, rate, usage)
+        if saving or drawing:
+            jax.block_until_ready(state.step)
+            watch.pause()
+            if drawing:
+                draw(step)
+            if saving and step > kept:
+                saved.save(step, state, here, {"kimg": step * run.batch / 1000, "jax": jax.__version__})
+                kept = step
+        watch.go()
+        if stopping:
+            break
+    return step
+
+
+def dry_run(experiment: configure.Experiment) -> str:
+    """What a run would be, without reading data or touching a workdir: settings, parameters, memory and FLOPs of a step.
+
+    Raises:
+      ValueError: as ``train``.
+    """
+    run = experiment.run
+    _check_run(run)
+    mesh = parallel.make_mesh(run.mesh)
+    parallel.check_batch(run.batch, mesh)
+    system: System = experiment.model.system()
+    whole = NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        state: State = jax.eval_shape(lambda: init_state(system, run.seed))
+        placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
+        spread = parallel.batch_sharding(run.batch, mesh)
+        batch = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread) for name, leaf in batch_shapes(system, run.batch).items()
+        }
+        began = time.perf_counter()
+        lowered = jax.jit(step_function(system, run.seed), donate_argnums=0, out_shardings=whole).lower(placed, batch)
+        flops = timing.flops_of(lowered)
+        program = lowered.compile()
+        seconds = time.perf_counter() - began
+
+    def size(tree: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    lines = []
+    for name in configure.field_names(experiment):
+        value: Any = experiment
+        for part in name.split("."):
+            value = getattr(value, part)
+        lines.append(f"{name} = {value!r}")
+    lines.append("")
+    for name, tree in state.params.items():
+        lines.append(f"{name}: {sum(leaf.size for leaf in jax.tree.leaves(tree)):,} parameters in {len(jax.tree.leaves(tree))} arrays")
+    for part in ("params", "opt", "model", "ema", "frozen"):
+        lines.append(f"{part}: {size(getattr(state, part)) / 1e6:,.1f} MB")
+    for name, leaf in batch.items():
+        lines.append(f"batch {name}: {list(leaf.shape)} {leaf.dtype}")
+    lines.append(f"{total_steps(run):,} steps of {run.batch} samples on {mesh.size} × {jax.devices()[0].device_kind}, mesh {tuple(mesh.shape.values())}")
+    if flops:
+        lines.append(f"FLOPs of a step: {flops:.4g} ({flops / run.batch / 1e9:,.3f} GFLOP per sample)")
+    memory = program.memory_analysis()
+    if memory is not None:
+        held, work = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        lines.append(
+            f"Memory per device: {(held + work + extra) / 1e6:,.1f} MB (state and batch {held / 1e6:,.1f}, work {work / 1e6:,.1f}, new {extra / 1e6:,.1f})"
+        )
+    lines.append(f"Compiled in {duration(seconds)}.")
+    return "\n".join(lines)
