@@ -80,8 +80,8 @@ def _all_positions(position: Any) -> list[Any]:
 
 
 def _own_position(positions: list[Any], like: Any) -> Any:
-    """This process's position. Batch n of all processes together is the same set of images on any number of processes, so that positions
-    which are equal serve another number of processes too."""
+    """This process's position. Shards advance together, so positions that are equal serve another number of processes too: the run goes on
+    at the same place of the same permutation, with other images in each process."""
     if len(positions) == jax.process_count():
         mine = positions[jax.process_index()]
     elif all(other == positions[0] for other in positions):
@@ -92,6 +92,12 @@ def _own_position(positions: list[Any], like: Any) -> Any:
             f"continue with {len(positions)}"
         )
     return mine.encode() if isinstance(like, bytes) else mine
+
+
+def _first_line(error: BaseException) -> str:
+    """Kind and beginning of an error; orbax's go on for pages."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:200]}"
 
 
 def steps_in(directory: Any) -> list[int]:
@@ -108,16 +114,13 @@ def _read_manifest(folder: epath.Path) -> dict[str, Any]:
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             manifest = reader.restore(folder / "manifest")
-        if manifest["checksum"] != _manifest_sum(manifest):
-            raise Damaged("the manifest does not match its checksum")
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"{folder} has checkpoint format {manifest['format']}; this jaxgan reads {_FORMAT}: use the version that wrote it")
-    except (Damaged, ValueError) as error:
-        if isinstance(error, ValueError) and "checkpoint format" in str(error):
-            raise
-        raise Damaged(f"the manifest cannot be read: {error}") from error
+        intact = manifest["checksum"] == _manifest_sum(manifest)
     except Exception as error:  # storage and parser errors of many kinds; all mean the same here
-        raise Damaged(f"the manifest cannot be read: {type(error).__name__}: {error}") from error
+        raise Damaged(f"the manifest cannot be read: {_first_line(error)}") from error
+    if not intact:
+        raise Damaged("the manifest does not match its checksum")
+    if manifest["format"] != _FORMAT:
+        raise ValueError(f"{folder} has checkpoint format {manifest['format']}, this jaxgan reads {_FORMAT}: use the version that wrote it")
     return manifest
 
 
@@ -132,9 +135,7 @@ def _read_arrays(folder: epath.Path, leaves: Mapping[str, Any]) -> dict[str, np.
             arguments = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored}
             found = reader.restore(folder / "arrays", args=ocp.args.PyTreeRestore(stored, restore_args=arguments, partial_restore=True))
     except Exception as error:  # as above
-        named = next((name for name in stored if f"'{name}'" in str(error) or f"{name}." in str(error) or f"={name}," in str(error)), None)
-        where = f"leaf {named}" if named else "the arrays"
-        raise Damaged(f"{where} cannot be read: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}") from error
+        raise Damaged(f"the arrays cannot be read: {_first_line(error)}") from error
     arrays = {name: np.asarray(found[name]) if name in stored else np.array(zero) for name, zero in like.items()}
     for name, (_, _, expected) in leaves.items():
         if checksum(arrays[name]) != expected:
@@ -235,8 +236,10 @@ class Checkpoints:
             return error
         which = "a checkpoint" if step is None else f"the checkpoint of step {step}"
         intact = f"the steps {self.steps()} before it are as they were" if self.steps() else "there is no earlier one"
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
-        return OSError(f"no checkpoint was written: saving {which} to {self._directory} failed ({reason}); {intact}. Free some space and run again")
+        return OSError(
+            f"no checkpoint was written: saving {which} to {self._directory} failed ({_first_line(error)}); {intact}. "
+            "Free some space and run the same command again"
+        )
 
     def wait(self) -> None:
         """Until the save in the background is on disk.
@@ -294,7 +297,9 @@ class Checkpoints:
             return Restored(_settle(arrays, like, mesh), position, manifest["note"], step)
         if damaged:
             listed = "; ".join(f"step {step}: {why}" for step, why in damaged)
-            raise ValueError(f"no checkpoint in {self._directory} is intact ({listed}): bring one back from a copy, or choose a new workdir")
+            raise ValueError(
+                f"no checkpoint in {self._directory} is intact ({listed}): bring one back from a copy, or choose a new workdir"
+            )
         return None
 
     def _set_aside(self, step: int) -> epath.Path:

@@ -56,8 +56,8 @@ def check_writable(folder: Any, needed: int) -> None:
         free = shutil.disk_usage(existing).free
         if free < needed:
             raise OSError(
-                f"{existing} has {free / 1e6:,.0f} MB free and this run's checkpoints need {needed / 1e6:,.0f} MB: free some space, choose another "
-                "workdir, or keep fewer checkpoints (run.keep)"
+                f"{existing} has {free / 1e6:,.1f} MB free and this run's checkpoints need {needed / 1e6:,.1f} MB: free some space, "
+                "choose another workdir, or keep fewer checkpoints (run.keep)"
             )
     probe = folder / f".writable.{uuid.uuid4().hex[:8]}.tmp"
     try:

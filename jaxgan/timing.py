@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-# Peak dense bfloat16 TFLOP/s per chip, from the vendors' public pages: cloud.google.com/tpu/docs (v4 275, v5e 197, v5p 459, v6e 918) and the NVIDIA
-# data sheets without sparsity (A100 312; H100 SXM and H200 989, PCIe 756, NVL 835). Looked up by what `jax.Device.device_kind` says, first match first.
+# Peak dense bfloat16 FLOP/s per chip, from the vendors' public pages: cloud.google.com/tpu/docs (v4 275 T, v5e 197, v5p 459, v6e 918) and
+# the NVIDIA data sheets without sparsity (A100 312; H100 SXM and H200 989, PCIe 756, NVL 835). Compared with what
+# `jax.Device.device_kind` says, first match first.
 PEAKS = (
     ("TPU v6", 918e12),
     ("TPU v5p", 459e12),

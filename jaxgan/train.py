@@ -19,6 +19,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgan import checkpoint, configure, files, parallel, timing
+from jaxgan.data import pipeline
 from jaxgan.report import Report, duration
 from jaxgan.system import State, System, leaf_names
 
@@ -179,8 +180,6 @@ def train(
       FloatingPointError: a loss or gradient is not finite; names step, player and leaf, and nothing of it is saved.
       OSError: the workdir cannot be written, or the disk is full; earlier checkpoints are intact.
     """
-    from jaxgan.data import pipeline
-
     decided = parallel.start()
     run, workdir = experiment.run, epath.Path(workdir)
     _check_run(run)
@@ -211,7 +210,7 @@ def train(
             for sentence in changes:
                 report.say(sentence)
             if begun >= steps:
-                report.say(f"{workdir}: this run is already finished ({begun} steps, {begun * run.batch / 1000:g} kimg). Raise run.kimg to go on.")
+                report.say(f"{workdir}: already finished ({begun} steps, {begun * run.batch / 1000:g} kimg). Raise run.kimg to go on.")
                 return Result(begun, steps, "already finished")
             if parallel.is_main():
                 configure.write(experiment, workdir / "config.json")
@@ -295,8 +294,7 @@ def _loop(
 
     if begun == 0:
         if run.samples and parallel.is_main():
-            chosen = np.linspace(0, len(source) - 1, min(run.samples, len(source))).astype(int)
-            report.images("reals", np.stack([np.asarray(source[int(index)]["image"]) for index in chosen]))
+            report.images("reals", pipeline.preview(source, run.samples))
         draw(0)
     batch = parallel.global_batch(next(iterator), mesh, run.batch)
     position = iterator.get_state()
@@ -390,7 +388,8 @@ def dry_run(experiment: configure.Experiment) -> str:
         lines.append(f"{part}: {size(getattr(state, part)) / 1e6:,.1f} MB")
     for name, leaf in batch.items():
         lines.append(f"batch {name}: {list(leaf.shape)} {leaf.dtype}")
-    lines.append(f"{total_steps(run):,} steps of {run.batch} samples on {mesh.size} × {jax.devices()[0].device_kind}, mesh {tuple(mesh.shape.values())}")
+    devices = f"{mesh.size} × {jax.devices()[0].device_kind}, mesh {tuple(mesh.shape.values())}"
+    lines.append(f"{total_steps(run):,} steps of {run.batch} samples on {devices}")
     if flops:
         lines.append(f"FLOPs of a step: {flops:.4g} ({flops / run.batch / 1e9:,.3f} GFLOP per sample)")
     memory = program.memory_analysis()
@@ -398,7 +397,8 @@ def dry_run(experiment: configure.Experiment) -> str:
         held, work = memory.argument_size_in_bytes, memory.temp_size_in_bytes
         extra = memory.output_size_in_bytes - memory.alias_size_in_bytes
         lines.append(
-            f"Memory per device: {(held + work + extra) / 1e6:,.1f} MB (state and batch {held / 1e6:,.1f}, work {work / 1e6:,.1f}, new {extra / 1e6:,.1f})"
+            f"Memory per device: {(held + work + extra) / 1e6:,.1f} MB "
+            f"(state and batch {held / 1e6:,.1f}, work {work / 1e6:,.1f}, results {extra / 1e6:,.1f})"
         )
     lines.append(f"Compiled in {duration(seconds)}.")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -40,8 +41,6 @@ class Config:
     """Learning rate."""
     bad_step: int = -1
     """At this step (from 0) the gradient of G/out is made infinite."""
-    slow: float = 0.0
-    """Seconds that reading a batch takes, so that a test can interrupt in time."""
 
     def system(self) -> System:
         return system(self)
@@ -99,8 +98,7 @@ def system(config: Config) -> System:
         return draw(state.params["G"], jax.random.normal(key, (n, 4))).reshape(n, 8, 8, 1)
 
     def prepare(records: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        if config.slow:
-            time.sleep(config.slow)
+        time.sleep(float(os.environ.get("TOY_SECONDS", 0)))  # so that a test can interrupt in time
         image = records["image"].astype(np.float32) / 127.5 - 1.0
         return {"image": np.where(rng.random((len(image), 1, 1, 1)) < 0.5, image[:, :, ::-1], image).astype(np.float32)}
 
