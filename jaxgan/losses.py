@@ -1,0 +1,69 @@
+"""Losses and penalties, each a short pure function with its equation and source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def wasserstein_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """-mean D(real) + mean D(fake): the critic's side of the Wasserstein distance (Arjovsky et al., ICML 2017)."""
+    return fake.mean() - real.mean()
+
+
+def wasserstein_generator(fake: jax.Array) -> jax.Array:
+    """-mean D(fake) (Arjovsky et al., ICML 2017)."""
+    return -fake.mean()
+
+
+def safe_norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """Euclidean norm whose gradient at 0 is 0 instead of NaN; the same value everywhere."""
+    square = jnp.sum(x * x, axis)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def gradient_slopes(critic: Callable[[jax.Array], jax.Array], images: jax.Array, mode: str = "reference") -> jax.Array:
+    """Norms of the gradient of ``critic`` (images -> logits) with respect to its images [B, H, W, C].
+
+    ``mode``: 'textbook' takes the norm over all values of an image -> [B] (Gulrajani et al., NeurIPS 2017, equation 3);
+    'reference' takes it over the height only -> [B, W, C], which is what COCO-GAN's published code computes.
+
+    Raises:
+      ValueError: another mode.
+    """
+    gradient = jax.grad(lambda x: critic(x).sum())(images)
+    if mode == "textbook":
+        return safe_norm(gradient, (1, 2, 3))
+    if mode == "reference":
+        return safe_norm(gradient, 1)
+    raise ValueError(f"gradient penalty mode {mode!r}: expected 'reference' or 'textbook'")
+
+
+def gradient_penalty(slopes: jax.Array) -> jax.Array:
+    """mean (slope - 1)^2 (Gulrajani et al., NeurIPS 2017, equation 3)."""
+    return jnp.square(slopes - 1.0).mean()
+
+
+def interpolate(real: jax.Array, fake: jax.Array, alpha: jax.Array) -> jax.Array:
+    """real + alpha * (fake - real); alpha of shape [B, 1, 1, 1] (textbook) or of the images' shape (COCO-GAN's code)."""
+    return real + alpha * (fake - real)
+
+
+def coordinate_error(prediction: jax.Array, target: jax.Array, trusted: jax.Array | None = None) -> jax.Array:
+    """Mean squared error over batch and coordinates [B, c] (COCO-GAN, the spatial consistency loss).
+
+    ``trusted``: bool [B]; samples where it is False keep their value but give no gradient (fakes beyond the border in post-training).
+    """
+    square = jnp.square(prediction - target)
+    if trusted is not None:
+        square = jnp.where(trusted[:, None], square, lax.stop_gradient(square))
+    return square.mean()
+
+
+def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean absolute error (COCO-GAN, the content consistency loss of patch-guided generation)."""
+    return jnp.abs(prediction - target).mean()
