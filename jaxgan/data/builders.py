@@ -111,7 +111,8 @@ def prepare_scenes(root: str, height: int, width: int, *, periodic: bool, count:
                     builder = Scenes(data_dir=os.fspath(root), config=config, file_format="array_record")
                 generate(builder)
     except OSError as error:
-        raise OSError(f"scenes cannot be prepared under {root}: {error}; make room there or name another folder with --data.root or $JAXGAN_DATA") from error
+        remedy = "make room there or name another folder with --data.root or $JAXGAN_DATA"
+        raise OSError(f"scenes cannot be prepared under {root}: {error}; {remedy}") from error
     return folder
 
 

@@ -1,7 +1,7 @@
-"""A small painter that knows what it paints: one canvas of inks gives both the anti-aliased image and its crisp label map.
+"""A painter that knows what it paints: one canvas of inks gives both the anti-aliased image and its crisp label map.
 
-Every ink is a class and a vertical gradient. Shapes are drawn once, as ink numbers, on a supersampled canvas; the image is the inks' colours
-averaged over each pixel, the label map is the class of the ink at each pixel's centre. The two cannot disagree.
+Every ink is a class and a vertical gradient. Shapes are drawn once, as ink numbers, on a supersampled canvas; the image is the
+inks' colours averaged over each pixel, the label map is the class of the ink at each pixel's centre. The two cannot disagree.
 
 Lengths are in units of the image height: x runs from 0 to ``width / height``, y from 0 (top) to 1 (bottom). All corners are rounded to
 whole subpixels before anything is drawn, so that a periodic canvas shifted by whole pixels gives exactly the shifted image.
@@ -86,13 +86,13 @@ class Canvas:
         rows = (np.arange(self.unit, dtype=np.float32) + 0.5) / self.unit
         start, end = gradients[:, 6:7], gradients[:, 7:8]
         share = np.clip((rows - start) / np.maximum(end - start, 1e-6), 0, 1)[..., None]
-        colours = gradients[:, None, 0:3] * (1 - share) + gradients[:, None, 3:6] * share
+        colours = gradients[:, None, 0:3] + (gradients[:, None, 3:6] - gradients[:, None, 0:3]) * share + 0.5
         table = np.empty((*share.shape[:2], 4), np.uint8)  # one 32-bit word per colour: a gather of words is five times that of triples
-        table[..., :3] = np.clip(colours + 0.5, 0, 255)
+        table[..., :3] = np.clip(colours, 0, 255, out=colours)
         table[..., 3] = 0
         words = table.view(np.uint32).reshape(-1)
         inks = np.asarray(self._inks)
-        fine = words[inks * self.unit + np.arange(self.unit, dtype=np.int32)[:, None]]
+        fine = words.take(inks * self.unit + np.arange(self.unit, dtype=np.int32)[:, None])
         image = Image.frombuffer("RGBX", (self.span, self.unit), fine, "raw", "RGBX", 0, 1).reduce(self.factor)
         half = self.factor // 2
         labels = np.asarray(self._labels, np.uint8)[inks[half :: self.factor, half :: self.factor]]

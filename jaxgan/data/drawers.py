@@ -21,7 +21,7 @@ _HEADER = struct.Struct("<II")
 
 
 def encode_png(array) -> bytes:
-    """The bytes of a PNG of a uint8 array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; level 1: the set is a cache, time counts more than bytes."""
+    """PNG bytes of a uint8 array [H, W] or [H, W, 1 | 3 | 4]; at level 1, since time counts more than bytes here."""
     from PIL import Image
 
     out = io.BytesIO()

@@ -11,16 +11,17 @@ import numpy as np
 from jaxgan import configure
 
 CACHE_BYTES = 1 << 30
-"""Decoded images are kept in memory where the whole set takes at most this (50,000 of 64x64x3 are 0.6 GB); later epochs then decode nothing."""
+"""Decoded images are kept in memory where the whole set takes at most this (50,000 of 64x64x3: 0.6 GB); later epochs decode nothing."""
 
 
 def data_root(root: str = "") -> str:
     """Folder of prepared sets: `root`, else $JAXGAN_DATA, else the user's cache folder."""
-    return root or os.environ.get("JAXGAN_DATA") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "jaxgan", "data")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return root or os.environ.get("JAXGAN_DATA") or os.path.join(cache, "jaxgan", "data")
 
 
 class ImageSource:
-    """Random access to decoded images of one size: ``source[i] -> {'image': uint8 [H, W, C]}``, with ``labels`` also ``'label': uint8 [H, W]``.
+    """Random access to decoded images of one size: ``source[i] -> {'image': uint8 [H, W, C]}``, with `labels` also 'label': uint8 [H, W].
 
     `records`: something with `len` and `[i]` that gives a mapping with PNG or JPEG bytes under 'image' (and 'label').
     `frame`: what turns a decoded PIL image into uint8 [H, W, C]; default: the array as it is.
@@ -62,7 +63,7 @@ class ImageSource:
         else:
             pixels = self.frame(Image.open(io.BytesIO(data)))
         if pixels.shape != self.image:
-            raise ValueError(f"{self.name}: image {index} is {_by(pixels.shape)}, the set is said to be {_by(self.image)}; prepare it again")
+            raise ValueError(f"{self.name}: image {index} is {_by(pixels.shape)} in a set of {_by(self.image)}; prepare it again")
         return pixels
 
     def __getstate__(self) -> dict:
@@ -118,7 +119,8 @@ def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool
     folder = epath.Path(folder)
     if not (folder / "dataset_info.json").exists():
         what = "is not a folder" if not folder.is_dir() else "was not made by `jaxgan data import`"
-        raise FileNotFoundError(f"data source {os.fspath(folder)!r} {what}; use 'scenes', 'tfds:NAME', or `jaxgan data import IMAGES {os.fspath(folder)}`")
+        remedy = f"use 'scenes', 'tfds:NAME', or `jaxgan data import IMAGES {os.fspath(folder)}`"
+        raise FileNotFoundError(f"data source {os.fspath(folder)!r} {what}; {remedy}")
     from jaxgan.data import builders
 
     builder = builders.tfds.builder_from_directory(folder)
@@ -129,7 +131,7 @@ def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool
     if found != tuple(image):
         raise ValueError(
             f"{os.fspath(folder)} holds images of {_by(found)}, the model wants {_by(image)} (height x width x channels); "
-            f"import the images again with --size {image[0]} {image[1]} --channels {image[2]} into another folder, or change the model's size"
+            f"import the images again with --size {image[0]} {image[1]} --channels {image[2]}, or change the model's size"
         )
     labels = labels and "label" in features
     return ImageSource(open_records(builder, split), image, labels=labels, name=name)

@@ -20,10 +20,15 @@ CLASSES = (
 )  # fmt: skip
 """Class names by label. 'void' is never drawn; it stands for 'none of these' in the answers of a segmenter."""
 
+# Measured on 4,000 images of 32x32, % of pixels / % of images that hold the class:
+# sky 34.4/100, sun 1.8/80, moon 0.3/18, cloud 3.9/80, mountain 2.8/51, hill 3.3/100, grass 24.4/100, field 1.4/59, road 7.1/50,
+# water 5.3/31, tree 6.7/97, house 6.6/84, window 0.7/79; person 0.13/10, car 0.30/10, fence 0.16/8, boat 0.33/9, sign 0.09/8.
+
 RARE = ("person", "car", "fence", "boat", "sign")
 """The small classes that only some images hold."""
 
-(_, SKY, SUN, MOON, CLOUD, MOUNTAIN, HILL, GRASS, FIELD, ROAD, WATER, TREE, HOUSE, WINDOW, PERSON, CAR, FENCE, BOAT, SIGN) = range(len(CLASSES))
+SKY, SUN, MOON, CLOUD, MOUNTAIN, HILL, GRASS, FIELD, ROAD, WATER, TREE, HOUSE, WINDOW = range(1, 14)
+PERSON, CAR, FENCE, BOAT, SIGN = range(14, 19)
 
 # Hour of the day in [0, 1]: (hour, sky at the top, sky at the horizon, light on everything else).
 _HOURS = (
@@ -52,9 +57,11 @@ class _Scene:
         (h0, top0, low0, light0), (h1, top1, low1, light1) = _HOURS[i : i + 2]
         share = (self.hour - h0) / (h1 - h0)
         self.sky_top, self.sky_low, self.light = mix(top0, top1, share), mix(low0, low1, share), mix(light0, light1, share)
-        self.dark = self.hour > 0.81
         self.horizon = self.between(0.44, 0.58)
-        self.standing: list[tuple[float, Callable[..., None], float]] = []
+        self.first, self.last = self.horizon + 0.03, 0.97  # heights between which things stand
+        self.lane: tuple[float, float] | None = None  # top and depth of a road across
+        self.path: Callable[[float], tuple[float, float]] | None = None  # height -> middle and half width of a road away
+        self.shore: tuple[float, float] | None = None  # top and bottom of water
 
     def between(self, low: float, high: float) -> float:
         return low + (high - low) * self.random()
@@ -63,16 +70,17 @@ class _Scene:
         return options[int(self.random() * len(options))]
 
     def often(self, rate: float) -> int:
-        """How many, for a mean of `rate` per square of the image: the whole part always, the rest by chance, for wide images in proportion."""
+        """How many, for a mean of `rate` per square of the image: the whole part always, the rest by chance."""
         return int(rate * self.aspect + self.random())
 
-    def ink(self, label: int, colour: Colour, lower: Colour | None = None, span: tuple[float, float] = (0.0, 1.0), haze: float = 0.0) -> int:
-        """An ink under this hour's light, `haze` of the way to the sky's colour."""
+    def lit(self, colour: Colour, haze: float = 0.0) -> Colour:
+        """A colour under this hour's light, `haze` of the way to the sky's."""
         light = self.light
-        lit = mix((colour[0] * light[0], colour[1] * light[1], colour[2] * light[2]), self.sky_low, haze)
-        if lower is None:
-            return self.canvas.ink(label, lit)
-        return self.canvas.ink(label, lit, mix((lower[0] * light[0], lower[1] * light[1], lower[2] * light[2]), self.sky_low, haze), span)
+        return mix((colour[0] * light[0], colour[1] * light[1], colour[2] * light[2]), self.sky_low, haze)
+
+    def ink(self, label: int, top: Colour, bottom: Colour | None = None, span: tuple[float, float] = (0.0, 1.0), haze: float = 0.0) -> int:
+        """An ink under this hour's light: see `Canvas.ink`."""
+        return self.canvas.ink(label, self.lit(top, haze), bottom and self.lit(bottom, haze), span)
 
     def scale(self, y: float) -> float:
         """Size of things that stand at height y: 0.5 on the horizon, 1.2 at the lower edge."""
@@ -87,7 +95,7 @@ class _Scene:
             cycles = wave if not self.canvas.periodic else max(1, round(wave * aspect)) / aspect
             y += np.sin(2 * math.pi * (cycles * x + self.random())) * self.between(0.3, 1.0) / wave
         y = base - height * (0.55 + 0.28 * y)
-        return [*zip(x.tolist(), y.tolist()), (aspect, 1.0), (0.0, 1.0)]
+        return [*zip(x.tolist(), y.tolist(), strict=True), (aspect, 1.0), (0.0, 1.0)]
 
 
 def _sky(s: _Scene) -> None:
@@ -99,7 +107,8 @@ def _sky(s: _Scene) -> None:
         y, radius = horizon * (0.78 - 0.56 * height), s.between(0.075, 0.105)
         low = 1 - height
         colour = mix((255, 236, 60), (255, 120, 40), low * low)
-        canvas.ellipse(canvas.ink(SKY, mix(s.sky_top, (255, 244, 190), 0.45), mix(s.sky_low, (255, 236, 170), 0.45), (0, horizon)), x, y, radius * 1.45, radius * 1.45)
+        glow = canvas.ink(SKY, mix(s.sky_top, (255, 244, 190), 0.45), mix(s.sky_low, (255, 236, 170), 0.45), (0, horizon))
+        canvas.ellipse(glow, x, y, radius * 1.45, radius * 1.45)
         canvas.ellipse(canvas.ink(SUN, colour), x, y, radius, radius)
     else:
         star = canvas.ink(SKY, (236, 240, 255))
@@ -128,7 +137,8 @@ def _mountains(s: _Scene) -> None:
         s.canvas.polygon(lit, ((x - half, base), (peak, top), (x - 0.1 * half, base)))
         left, right = peak + (x - half - peak) * snow, peak + (x + half - peak) * snow
         low = top + height * snow
-        s.canvas.polygon(s.ink(MOUNTAIN, (250, 252, 255)), ((peak, top), (right, low), (peak + 0.02, low - 0.03), (peak - 0.03, low + 0.02), (left, low)))
+        cap = ((peak, top), (right, low), (peak + 0.02, low - 0.03), (peak - 0.03, low + 0.02), (left, low))
+        s.canvas.polygon(s.ink(MOUNTAIN, (250, 252, 255)), cap)
 
 
 def _land(s: _Scene) -> None:
@@ -139,11 +149,10 @@ def _land(s: _Scene) -> None:
     for layer in range(1 + (s.random() < 0.5)):
         colour = mix(green, (40, 120, 104), 0.75 - 0.4 * layer)
         height = s.between(0.07, 0.2) * (1 - 0.4 * layer)
-        canvas.polygon(s.ink(HILL, mix(colour, (255, 255, 200), 0.15), colour, (horizon - height, horizon), haze=0.22 - 0.12 * layer), s.ridge(horizon + 0.02, height, 2 + layer))
+        ink = s.ink(HILL, mix(colour, (255, 255, 200), 0.15), colour, (horizon - height, horizon), haze=0.22 - 0.12 * layer)
+        canvas.polygon(ink, s.ridge(horizon + 0.02, height, 2 + layer))
     near = mix((78, 176, 58), (150, 190, 52), warm)
     canvas.rectangle(s.ink(GRASS, mix(near, (250, 250, 160), 0.2), mix(near, (20, 96, 40), 0.35), (horizon, 1)), 0, horizon, aspect, 1)
-    s.first, s.last, s.lane, s.path = horizon + 0.03, 0.97, None, None
-    s.shore = None
     for _ in range(s.often(s.between(0, 1.6))):
         x, y, half, deep = s.random() * aspect, horizon + s.between(0.01, 0.12), s.between(0.15, 0.3), s.between(0.06, 0.12)
         crop = s.pick(((240, 204, 72), (226, 174, 60), (196, 132, 206), (170, 206, 70)))
@@ -223,9 +232,13 @@ def _house(s: _Scene, x: float, y: float, size: float) -> None:
     canvas.rectangle(s.ink(HOUSE, mix(roof, (30, 20, 20), 0.3)), smoke, y - wall - rise, smoke + 0.05 * size, y - wall - 0.3 * rise)
     over, inset = half * 1.16, half * s.between(0.0, 0.5)
     edge, ridge = y - wall, y - wall - rise
-    canvas.polygon(s.ink(HOUSE, mix(roof, (255, 200, 160), 0.12), roof, (ridge, edge)), ((x - over, edge), (x - inset, ridge), (x + inset, ridge), (x + over, edge)))
+    tiles = s.ink(HOUSE, mix(roof, (255, 200, 160), 0.12), roof, (ridge, edge))
+    canvas.polygon(tiles, ((x - over, edge), (x - inset, ridge), (x + inset, ridge), (x + over, edge)))
     door = s.ink(HOUSE, (104, 60, 34))
-    glass = s.canvas.ink(WINDOW, (255, 216, 92), (255, 190, 70), (y - wall, y)) if s.hour > 0.74 else s.ink(WINDOW, (60, 104, 150), (112, 168, 206), (y - wall, y))
+    if s.hour > 0.74:  # lamps are on, whatever the light outside
+        glass = canvas.ink(WINDOW, (255, 216, 92), (255, 190, 70), (y - wall, y))
+    else:
+        glass = s.ink(WINDOW, (60, 104, 150), (112, 168, 206), (y - wall, y))
     pane, left = half * 0.24, s.random() < 0.5
     door_x = x + (-0.5 if left else 0.5) * half
     canvas.rectangle(door, door_x - 0.16 * half, y - 0.58 * wall, door_x + 0.16 * half, y)
@@ -275,10 +288,12 @@ def _car(s: _Scene, x: float, y: float, size: float) -> None:
     long, tall = size * s.between(0.27, 0.32), size * s.between(0.125, 0.145)
     body = s.ink(CAR, mix(paint, (255, 255, 255), 0.12), mix(paint, (0, 0, 0), 0.15), (y - tall, y))
     half = long / 2
-    canvas.polygon(body, ((x - way * 0.36 * long, y - 0.55 * tall), (x - way * 0.22 * long, y - tall), (x + way * 0.1 * long, y - tall), (x + way * 0.26 * long, y - 0.55 * tall)))
+    cabin = ((-0.36, 0.55), (-0.22, 1.0), (0.10, 1.0), (0.26, 0.55))
+    canvas.polygon(body, [(x + way * along * long, y - up * tall) for along, up in cabin])
     canvas.rectangle(body, x - half, y - 0.6 * tall, x + half, y - 0.14 * tall)
     glass = s.ink(CAR, (190, 226, 246))
-    canvas.polygon(glass, ((x - way * 0.28 * long, y - 0.58 * tall), (x - way * 0.19 * long, y - 0.9 * tall), (x + way * 0.08 * long, y - 0.9 * tall), (x + way * 0.19 * long, y - 0.58 * tall)))
+    pane = ((-0.28, 0.58), (-0.19, 0.9), (0.08, 0.9), (0.19, 0.58))
+    canvas.polygon(glass, [(x + way * along * long, y - up * tall) for along, up in pane])
     tyre, hub = s.ink(CAR, (20, 20, 24)), s.ink(CAR, (180, 180, 186))
     for at in (-0.28, 0.28):
         canvas.ellipse(tyre, x + at * long, y - 0.16 * tall, 0.24 * tall, 0.24 * tall)
@@ -306,7 +321,8 @@ def _boat(s: _Scene, x: float, y: float, size: float) -> None:
     canvas.rectangle(s.ink(BOAT, (80, 54, 36)), x - 0.012, deck - tall, x + 0.012, deck)
     sail = s.pick(((255, 255, 255), (255, 240, 200), (250, 96, 70)))
     canvas.polygon(s.ink(BOAT, sail), ((x + 0.02, deck - tall), (x + 0.02, deck - 0.02), (x + 0.9 * half, deck - 0.02)))
-    canvas.polygon(s.ink(BOAT, mix(sail, (120, 130, 160), 0.25)), ((x - 0.02, deck - 0.85 * tall), (x - 0.02, deck - 0.02), (x - 0.7 * half, deck - 0.02)))
+    jib = s.ink(BOAT, mix(sail, (120, 130, 160), 0.25))
+    canvas.polygon(jib, ((x - 0.02, deck - 0.85 * tall), (x - 0.02, deck - 0.02), (x - 0.7 * half, deck - 0.02)))
 
 
 def _sign(s: _Scene, x: float, y: float, size: float) -> None:
@@ -324,7 +340,7 @@ def _sign(s: _Scene, x: float, y: float, size: float) -> None:
         canvas.rectangle(s.ink(SIGN, (255, 255, 255)), x - 0.35 * r, top - 0.55 * r, x + 0.35 * r, top + 0.55 * r)
 
 
-def _people_the_land(s: _Scene) -> None:
+def _objects(s: _Scene) -> None:
     """Puts things on the land from far to near."""
     standing: list[tuple[float, Callable[..., None], float]] = []
 
@@ -379,5 +395,5 @@ def draw_scene(index: int, height: int, width: int, *, periodic: bool = False, s
     if scene.random() < 0.5:
         _mountains(scene)
     _land(scene)
-    _people_the_land(scene)
+    _objects(scene)
     return canvas.render()

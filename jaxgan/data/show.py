@@ -1,0 +1,89 @@
+"""What is in a set: a contact sheet to look at, and a few facts to read."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import os
+
+import numpy as np
+
+from jaxgan import configure
+from jaxgan.data import pipeline
+
+FACTS_IMAGES = 2000
+"""Class frequencies are counted on at most this many images, spread evenly over the set."""
+
+
+def palette(classes: int) -> np.ndarray:
+    """Colours uint8 [classes, 3] that neighbours in number do not share: hues by the golden ratio; class 0 is black."""
+    colours = [(0, 0, 0)]
+    for i in range(1, classes):
+        red, green, blue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55 + 0.4 * (i % 2), 1 - 0.3 * (i % 3) / 2)
+        colours.append((int(255 * red), int(255 * green), int(255 * blue)))
+    return np.asarray(colours, np.uint8)
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3]: the label colours over a grey picture of the image."""
+    grey = image.mean(-1, keepdims=True)
+    return (0.35 * grey + 0.65 * colours[labels]).astype(np.uint8)
+
+
+def contact_sheet(tiles: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
+    """uint8 [n, H, W, C] -> one uint8 [H', W', 3] with `columns` tiles a row on white; C of 1, 3 or 4 (over white)."""
+    n, height, width, channels = tiles.shape
+    if channels == 4:
+        share = tiles[..., 3:] / 255.0
+        tiles = (tiles[..., :3] * share + 255 * (1 - share) + 0.5).astype(np.uint8)
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet
+
+
+def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64) -> dict:
+    """Writes a contact sheet (PNG) of `n` images of the set to `out`, each beside its label map where there is one; returns facts.
+
+    Facts: source, split, count, size, and for scenes `classes`: {name: {'pixels': share, 'images': share}}, measured on at most 2,000
+    images. Small images are enlarged to at least 96 pixels by repetition. Raises ValueError or FileNotFoundError with the remedy.
+    """
+    from etils import epath
+
+    from jaxgan.data.drawers import encode_png
+    from jaxgan.data.scenes import CLASSES
+
+    if n < 1:
+        raise ValueError(f"n is {n}, but a contact sheet has at least 1 image")
+    source = pipeline.open_source(data, image, labels=True)
+    n = min(n, len(source))
+    records = [source[i * len(source) // n] for i in range(n)]
+    tiles = [record["image"] for record in records]
+    if source.labels:
+        colours = palette(len(CLASSES) if data.source == "scenes" else 256)
+        tiles = [tile for record in records for tile in (record["image"], overlay(record["image"], record["label"], colours))]
+    zoom = max(1, math.ceil(96 / image[0]))
+    tiles = np.stack(tiles).repeat(zoom, 1).repeat(zoom, 2)
+    columns = min(max(1, round(math.sqrt(len(tiles) * image[0] / image[1]))), len(tiles))
+    if source.labels:
+        columns += columns % 2  # a pair stays on one row
+    sheet = encode_png(contact_sheet(tiles, columns))
+    facts = {"source": data.source, "split": data.split, "count": len(source), "size": list(image)}
+    if data.source == "scenes":
+        facts["classes"] = class_shares(source, CLASSES)
+    out = epath.Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    partial.write_bytes(sheet)
+    partial.replace(out)
+    return facts
+
+
+def class_shares(source: pipeline.ImageSource, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Share of the pixels that each class covers, and share of the images that hold it."""
+    n = min(len(source), FACTS_IMAGES)
+    counts = np.stack([np.bincount(source[i * len(source) // n]["label"].ravel(), minlength=len(classes)) for i in range(n)])
+    pixels, images = counts.sum(0) / counts.sum(), (counts > 0).mean(0)
+    return {name: {"pixels": float(pixels[k]), "images": float(images[k])} for k, name in enumerate(classes)}
