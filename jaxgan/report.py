@@ -98,12 +98,15 @@ class Report:
             self._remote.append(text)
             files.write_atomic(path, "".join(self._remote).encode())
         else:
-            with path.open("a") as file:
-                file.write(text)
-        if self._board is not None:
-            for name, value in line.items():
-                if name != "step":
-                    self._board.add_scalar(name, value, step)
+            try:
+                with path.open("a") as file:
+                    file.write(text)
+            except OSError as error:
+                remedy = "Checkpoints are intact: free some space and run the same command again"
+                raise OSError(f"cannot write {path} ({error}). {remedy}") from error
+        for name, value in line.items():
+            if name != "step":
+                self._tensorboard("add_scalar", name, value, step)
         self._status(self.status(line))
 
     def status(self, line: Mapping[str, Any]) -> str:
@@ -147,13 +150,21 @@ class Report:
         sheet = viz.grid(images)
         viz.write_png(self._workdir / "samples" / f"{name}.png", sheet)
         if self._board is not None:
-            self._board.add_image(name.split("_")[0], sheet, step, dataformats="HWC")
+            self._tensorboard("add_image", name.split("_")[0], sheet, step, dataformats="HWC")
 
     def close(self) -> None:
         """Ends the live line and the TensorBoard file."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if self._board is not None:
-            self._board.close()
+        self._tensorboard("close")
+        self._board = None
+
+    def _tensorboard(self, method: str, *arguments: Any, **options: Any) -> None:
+        if self._board is None:
+            return
+        try:
+            getattr(self._board, method)(*arguments, **options)
+        except OSError as error:  # a picture of the run, not the run
             self._board = None
+            self.say(f"TensorBoard's file cannot be written ({error}); going on without it. metrics.jsonl has the same numbers.")

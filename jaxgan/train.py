@@ -6,9 +6,6 @@ position is saved with the arrays, and the log repeats. So "the same command aga
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxgan import checkpoint, configure, files, parallel, timing
 from jaxgan.data import pipeline
 from jaxgan.report import Report, duration
+from jaxgan.stopping import Stop
 from jaxgan.system import State, System, leaf_names
 
 MAY_CHANGE = frozenset(
@@ -94,40 +92,7 @@ def _check_config(experiment: configure.Experiment, workdir: epath.Path, saved: 
     return [f"{name} was {there!r} and is {here!r} from now on." for name, there, here in changed]
 
 
-class _Stop:
-    """Whether ^C or SIGTERM has arrived, agreed across processes. A second ^C interrupts at once."""
-
-    def __init__(self) -> None:
-        self._asked, self._before, self._many = False, {}, jax.process_count() > 1
-
-    def __enter__(self) -> _Stop:
-        if threading.current_thread() is threading.main_thread():
-            # With several processes jax.distributed has its own SIGTERM handler, which tells the others and agrees on a step.
-            for number in (signal.SIGINT,) if self._many else (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: Any) -> None:
-        self._asked = True
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._many:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def __call__(self, step: int) -> bool:
-        """True in all processes at the same step; all must ask at every step."""
-        if not self._many:
-            return self._asked
-        from jax.experimental import multihost_utils
-
-        return multihost_utils.reached_preemption_sync_point(step)
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
-def _check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: State, system: System, saved: list[int]) -> None:
+def _check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: State, system: System, saved: checkpoint.Checkpoints) -> None:
     """Raises where a loss or a gradient of the steps since the last check was not finite; empties the list."""
     vectors = jax.device_get([finite for _, finite in waiting])
     for (step, _), finite in zip(waiting, vectors, strict=True):
@@ -137,7 +102,8 @@ def _check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: Sta
                 names = leaf_names(state.params, system.owns[player])
                 what = ["the loss" if names[i] == "loss" else f"the gradient of {names[i]}" for i in bad[:3]]
                 more = f" and {bad.size - 3} more" if bad.size > 3 else ""
-                kept = f"the last checkpoint, step {saved[-1]}, is from before it" if saved else "nothing was saved"
+                saved.wait()
+                kept = f"the last checkpoint, step {saved.steps()[-1]}, is from before it" if saved.steps() else "nothing was saved"
                 raise FloatingPointError(
                     f"step {step}, player {player}: {', '.join(what)}{more} is not finite. The run stopped; {kept}. "
                     "Lower the learning rate, compute in float32, or look at that step's data"
@@ -204,7 +170,7 @@ def train(
         process_count=jax.process_count(),
         workers=experiment.data.workers,
     )
-    with jax.set_mesh(mesh), _Stop() as stop:
+    with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun = _begin(experiment, workdir, system, iterator, mesh, saved, report)
             for sentence in changes:
@@ -277,7 +243,7 @@ def _loop(
     saved: checkpoint.Checkpoints,
     report: Report,
     window: timing.Trace,
-    stop: _Stop,
+    stop: Stop,
 ) -> int:
     """Steps from ``begun`` to ``last``, or to where a signal stops it; returns the completed steps, which are saved."""
     run, steps = experiment.run, total_steps(experiment.run)
@@ -325,7 +291,7 @@ def _loop(
         saving = ending or due(run.save_every, step)
         drawing = due(run.sample_every, step) or step == steps
         if logging or saving or len(waiting) >= _CHECK_AT_LEAST:
-            _check_finite(waiting, state, system, saved.steps())
+            _check_finite(waiting, state, system, saved)
         if logging:
             values = {name: float(value) for name, value in jax.device_get(info).items()}
             watch.pause()

@@ -15,7 +15,6 @@ from jaxgan import checkpoint, parallel
 from jaxgan.checkpoint import Checkpoints
 from jaxgan.system import State
 
-
 # Where one array cannot be read, orbax closes its event loop while other reads still come in; their threads then complain to nobody.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
