@@ -7,13 +7,14 @@ full disk) ends in one line on standard error and exit status 2; JAXGAN_TRACEBAC
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jaxgan.configure import Data, Experiment, load_config, nearest, override
+from jaxgan.configure import Data, Experiment, load_config, nearest, override, parse_fields
 
 SUMMARY = {
     "train": "train CONFIG.py --workdir DIR [--field value ...]; the same command again resumes",
@@ -90,6 +91,25 @@ def train(argv: Sequence[str]) -> int:
         quiet=options.quiet,
         trace=tuple(options.trace) if options.trace else None,
     )
+    return 0
+
+
+def sample(argv: Sequence[str]) -> int:
+    if not argv or argv[0].startswith("-"):
+        about = "usage: jaxgan sample WORKDIR_OR_GENERATOR --out PATH ...  (after such a folder, --help lists its own options)"
+        if not argv or argv[0] not in ("-h", "--help"):
+            raise ValueError(f"the workdir or generator folder comes first ({about})")
+        print(about)
+        return 0
+    import importlib
+
+    from jaxgan.generators import open_generator
+
+    generator = open_generator(argv[0])
+    command = importlib.import_module(f"jaxgan.systems.{generator.family}_command")
+    known = [field.name for field in dataclasses.fields(command.Options)]
+    options = parse_fields(command.Options, argv[1:], f"jaxgan sample {argv[0]}", known)
+    print(command.run(generator, options))
     return 0
 
 
@@ -209,7 +229,7 @@ def _choose(command: str, argv: Sequence[str], choices: Sequence[str]) -> tuple[
     return argv[0], argv[1:]
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "data": data, "weights": weights, "doctor": doctor}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "data": data, "weights": weights, "doctor": doctor}
 
 
 def usage() -> str:

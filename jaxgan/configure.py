@@ -137,29 +137,37 @@ def parse(
 
 def override(experiment: Experiment, argv: Sequence[str], prog: str = "jaxgan train", options: Sequence[str] = ()) -> Experiment:
     """The second half of `parse`. `options`: the command's own options, to be named when one of them was misspelt."""
+    # The model's class is known only now, and tyro reads classes: the same three fields with the type of the model filled in.
+    parts = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
+    fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
+    shape = dataclasses.make_dataclass("Experiment", fields, frozen=True)
+    parsed = parse_fields(shape, argv, prog, [*options, *field_names(experiment)])
+    return check(Experiment(model=parsed.model, data=parsed.data, run=parsed.run))
+
+
+def parse_fields(shape: type, argv: Sequence[str], prog: str, known: Sequence[str]) -> Any:
+    """An instance of the dataclass `shape` from ``--field value`` words, with its defaults for the rest.
+
+    Raises:
+      ValueError: one line that names the word that is wrong; for an unknown option also the nearest of `known`.
+    """
     import contextlib
     import io
 
     import tyro
 
-    known = field_names(experiment)
     for word in argv:
         flag = word.split("=", 1)[0]
         if flag.startswith("--") and flag[2:].replace("-", "_") not in [*known, "help"]:
-            raise ValueError(f"unknown option {flag}{nearest(flag[2:].replace('-', '_'), [*options, *known], '--')}")
-    # The model's class is known only now, and tyro reads classes: the same three fields with the type of the model filled in.
-    parts = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment)}
-    fields = [(name, type(part), dataclasses.field(default=part)) for name, part in parts.items()]
-    shape = dataclasses.make_dataclass("Experiment", fields, frozen=True)
+            raise ValueError(f"unknown option {flag}{nearest(flag[2:].replace('-', '_'), known, '--')}")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed = tyro.cli(shape, args=list(argv), prog=prog, config=(tyro.conf.FlagConversionOff,))
+            return tyro.cli(shape, args=list(argv), prog=prog, use_underscores=True, config=(tyro.conf.FlagConversionOff,))
     except SystemExit as stop:
         if stop.code in (0, None):  # --help
             raise
         raise ValueError(_plain(errors.getvalue())) from None
-    return check(Experiment(model=parsed.model, data=parsed.data, run=parsed.run))
 
 
 def _plain(box: str) -> str:
@@ -235,10 +243,15 @@ def from_json(tree: Mapping[str, Any]) -> Experiment:
         if key not in tree:
             raise ValueError(f"key {key!r} is missing")
     return Experiment(
-        model=_checked(_config_class(tree["system"]), tree["model"], "model"),
+        model=model_from_json(tree["system"], tree["model"]),
         data=_checked(Data, tree.get("data", {}), "data"),
         run=_checked(Run, tree.get("run", {}), "run"),
     )
+
+
+def model_from_json(system: str, tree: Mapping[str, Any]) -> Any:
+    """The `Config` of the module `system` below jaxgan.systems with these fields; ValueError as in `from_json`."""
+    return _checked(_config_class(system), tree, "model")
 
 
 def write(experiment: Experiment, path: Any) -> None:
@@ -271,8 +284,8 @@ def _config_class(name: Any) -> type:
     if not isinstance(name, str) or not name.isidentifier() or (name not in known and f"jaxgan.systems.{name}" not in sys.modules):
         raise ValueError(f"system {name!r} is not a module of jaxgan.systems{nearest(str(name), known)}")
     config = getattr(importlib.import_module(f"jaxgan.systems.{name}"), "Config", None)
-    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
-        raise ValueError(f"module jaxgan.systems.{name} is no system: it holds no dataclass Config")
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config) and config.__module__ == f"jaxgan.systems.{name}"):
+        raise ValueError(f"module jaxgan.systems.{name} is no system: it defines no dataclass Config")
     return config
 
 
