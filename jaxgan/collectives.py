@@ -100,18 +100,27 @@ def purpose(one: Collective, parameters: Iterable[tuple[int, ...]]) -> str:
       parameters: shapes of the trainable arrays.
 
     Returns:
-      'gradients': a sum in the shape of a trainable array of two axes or more. 'metrics': a sum of one number. 'statistics': a sum of a
-      vector or of up to four side by side: the moments of normalisation layers forward and backward, and with them the gradients of
-      biases and gains, which look the same. 'samples': everything else; it moves activations.
+      'gradients': a sum in the shape of a trainable array of two axes or more, or in that of the kernel's gradient of a 3x3 convolution
+      joined with a doubling or halving of the image (4 taps for each of four phases, or 16 taps). 'metrics': a sum of one number.
+      'statistics': a sum of a vector or of up to four side by side: the moments of normalisation layers forward and backward, and with
+      them the gradients of biases and gains, which look the same. 'samples': everything else; it moves activations.
     """
     if one.kind not in ("all-reduce", "reduce-scatter"):
         return "samples"
-    shape = tuple(size for size in one.shape if size != 1)
+    shape, known = _squeeze(one.shape), {_squeeze(shape) for shape in parameters}
     if not shape:
         return "metrics"
-    if len(shape) > 1 and shape in {tuple(size for size in known if size != 1) for known in parameters}:
+    if len(shape) > 1 and shape in known:
         return "gradients"
+    if "transpose(" in one.origin and one.origin.endswith("conv_general_dilated"):
+        nine = 9 * math.prod(shape)
+        if any(len(kernel) == 4 and kernel[:2] == (3, 3) and nine in (4 * math.prod(kernel), 16 * math.prod(kernel)) for kernel in known):
+            return "gradients"
     return "statistics" if math.prod(shape) <= 4 * max(shape) else "samples"
+
+
+def _squeeze(shape: Iterable[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _runs(loops: list[tuple[str, str, int]]) -> dict[str, int]:

@@ -191,6 +191,7 @@ def _compile(experiment: configure.Experiment, devices: Any, batch: int, per_chi
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "hbm_gib": _hbm(device),
         "versions": _versions(),
+        "effort": jax.config.jax_exec_time_optimization_effort,
         "lower_seconds": round(lowering, 1),
     }
     begin = time.perf_counter()
