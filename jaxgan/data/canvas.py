@@ -58,9 +58,19 @@ class Canvas:
         """A filled polygon with corners (x, y)."""
         unit = self.unit
         corners = [(round(x * unit), round(y * unit)) for x, y in points]
-        across = [x for x, _ in corners]
-        for offset in self._offsets(min(across), max(across)):
-            self._pen.polygon([(x + offset, y) for x, y in corners] if offset else corners, fill=ink)
+        if not self.periodic:
+            self._pen.polygon(corners, fill=ink)
+            return
+        # PIL's edges round differently at different x. Rasterised at its own origin and then pasted, a shape is the same wherever it is,
+        # and its two parts on either side of the seam fit.
+        from PIL import Image, ImageDraw
+
+        across, down = [x for x, _ in corners], [y for _, y in corners]
+        left, right, top, bottom = min(across), max(across), min(down), max(down)
+        stencil = Image.new("1", (right - left + 1, bottom - top + 1))
+        ImageDraw.Draw(stencil).polygon([(x - left, y - top) for x, y in corners], fill=1)
+        for offset in self._offsets(left, right):
+            self._inks.paste(ink, (left + offset, top), stencil)
 
     def rectangle(self, ink: int, left: float, top: float, right: float, bottom: float) -> None:
         """A filled upright rectangle, at least one subpixel wide and high."""

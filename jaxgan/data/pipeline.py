@@ -183,6 +183,10 @@ def batches(
     threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # 2 threads hide the reading; more only contend for the interpreter
     flow = samples.to_iter_dataset(threads)
     if workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # grain reads a flag of its own on the way to its workers; nobody here passes any
+            flags.FLAGS.mark_as_parsed()
         flow = flow.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(flow)
 

@@ -378,13 +378,18 @@ def _objects(s: _Scene) -> None:
         what(s, x, y, s.scale(y))
 
 
+def check_size(height: int, width: int) -> None:
+    """Raises ValueError for sides outside 16..1024."""
+    if not (16 <= height <= 1024 and 16 <= width <= 1024):
+        raise ValueError(f"scenes are drawn at 16 to 1024 pixels a side, not {height}x{width}")
+
+
 def draw_scene(index: int, height: int, width: int, *, periodic: bool = False, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Landscape number `index` (>= 0) of the world `seed`: image uint8 [height, width, 3] and labels uint8 [height, width] into `CLASSES`.
 
     `periodic`: the left and right edges meet, so that the image tiles sideways. Raises ValueError for sides outside 16..1024.
     """
-    if not (16 <= height <= 1024 and 16 <= width <= 1024):
-        raise ValueError(f"scenes are drawn at 16 to 1024 pixels a side, not {height}x{width}")
+    check_size(height, width)
     if index < 0:
         raise ValueError(f"scenes are numbered from 0, not {index}")
     canvas = Canvas(height, width, periodic=periodic)

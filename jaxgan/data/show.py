@@ -15,10 +15,18 @@ FACTS_IMAGES = 2000
 """Class frequencies are counted on at most this many images, spread evenly over the set."""
 
 
-def palette(classes: int) -> np.ndarray:
-    """Colours uint8 [classes, 3] that neighbours in number do not share: hues by the golden ratio; class 0 is black."""
-    colours = [(0, 0, 0)]
-    for i in range(1, classes):
+# One colour for each of `scenes.CLASSES`: near what the class looks like, the rare ones glaring.
+_SCENE_COLOURS = (
+    (0, 0, 0), (96, 170, 255), (255, 230, 0), (235, 235, 200), (225, 235, 245), (140, 120, 140), (40, 110, 90), (120, 200, 80),
+    (220, 190, 60), (90, 90, 100), (20, 70, 220), (0, 120, 40), (200, 90, 60), (255, 190, 120),
+    (255, 0, 0), (255, 0, 255), (255, 255, 255), (255, 128, 0), (0, 255, 255),
+)  # fmt: skip
+
+
+def palette() -> np.ndarray:
+    """Colours uint8 [256, 3] of labels: those of scenes first, then hues by the golden ratio, which neighbours in number do not share."""
+    colours = list(_SCENE_COLOURS)
+    for i in range(len(colours), 256):
         red, green, blue = colorsys.hsv_to_rgb(i * 0.618 % 1, 0.55 + 0.4 * (i % 2), 1 - 0.3 * (i % 3) / 2)
         colours.append((int(255 * red), int(255 * green), int(255 * blue)))
     return np.asarray(colours, np.uint8)
@@ -62,7 +70,7 @@ def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64)
     records = [source[i * len(source) // n] for i in range(n)]
     tiles = [record["image"] for record in records]
     if source.labels:
-        colours = palette(len(CLASSES) if data.source == "scenes" else 256)
+        colours = palette()
         tiles = [tile for record in records for tile in (record["image"], overlay(record["image"], record["label"], colours))]
     zoom = max(1, math.ceil(96 / image[0]))
     tiles = np.stack(tiles).repeat(zoom, 1).repeat(zoom, 2)

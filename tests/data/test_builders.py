@@ -1,0 +1,90 @@
+"""The scenes dataset on disk: what was drawn is what is read, and a killed preparation leaves no set behind."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxgan import configure
+from jaxgan.data import builders, drawers, pipeline
+from jaxgan.data.scenes import draw_scene
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("size,periodic", [((16, 24), False), ((16, 32), True)])
+def test_what_was_drawn_is_read(tmp_path, size, periodic):
+    for split, seed in (("train", 0), ("test", builders.TEST_SEED)):
+        data = configure.Data(root=str(tmp_path), count=30, periodic=periodic, split=split)
+        source = pipeline.open_source(data, (*size, 3), labels=True)
+        assert len(source) == (30 if split == "train" else 16)
+        for index in range(len(source)):
+            image, labels = draw_scene(index, *size, periodic=periodic, seed=seed)
+            record = source[index]
+            np.testing.assert_array_equal(record["image"], image)
+            np.testing.assert_array_equal(record["label"], labels)
+
+
+def test_several_processes_draw_the_same_in_the_same_order():
+    alone = list(drawers.draw_pngs(200, 16, 16, periodic=False, seed=0))
+    together = list(drawers.draw_pngs(200, 16, 16, periodic=False, seed=0, processes=2))
+    assert alone == together
+
+
+def test_a_failing_drawer_is_an_error_not_a_short_set():
+    with pytest.raises(RuntimeError, match="at scene 0 of 100"):
+        list(drawers.draw_pngs(100, 8, 8, periodic=False, seed=0, processes=2))
+
+
+def test_a_set_is_drawn_once(tmp_path, monkeypatch):
+    data = configure.Data(root=str(tmp_path), count=16)
+    pipeline.open_source(data, (16, 16, 3))
+    monkeypatch.setattr(drawers, "draw_pngs", lambda *_, **__: pytest.fail("drawn again"))
+    pipeline.open_source(data, (16, 16, 3))
+
+
+def test_a_killed_preparation_is_not_taken_for_a_set(tmp_path):
+    code = "import sys; from jaxgan.data import builders; builders.prepare_scenes(sys.argv[1], 16, 16, periodic=False, count=999)"
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
+    home = tmp_path / "scenes" / "16x16-999"
+    deadline = time.monotonic() + 60
+    while not list(home.glob("*incomplete*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    child.kill()
+    assert child.wait() == -9
+    assert list(home.glob("*incomplete*")) and not (home / "1.0.0").exists()
+    source = pipeline.open_source(configure.Data(root=str(tmp_path), count=999), (16, 16, 3))
+    assert len(source) == 999
+    np.testing.assert_array_equal(source[998]["image"], draw_scene(998, 16, 16)[0])
+    assert not list(home.glob("*incomplete*"))
+
+
+def test_a_root_that_cannot_be_written_says_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"cannot be prepared under .*JAXGAN_DATA"):
+        pipeline.open_source(configure.Data(root=str(tmp_path / "file"), count=16), (16, 16, 3))
+
+
+def test_scenes_refuse_what_they_cannot_give(tmp_path):
+    with pytest.raises(ValueError, match="3 channels, the model wants 1"):
+        pipeline.open_source(configure.Data(root=str(tmp_path)), (16, 16, 1))
+    with pytest.raises(ValueError, match="at least 1 image"):
+        pipeline.open_source(configure.Data(root=str(tmp_path), count=0), (16, 16, 3))
+    with pytest.raises(ValueError, match="16 to 1024 pixels"):
+        pipeline.open_source(configure.Data(root=str(tmp_path)), (8, 8, 3))
+    assert not list(tmp_path.rglob("*.array_record*"))
+
+
+def test_the_root_comes_from_the_setting_then_the_environment_then_the_cache(monkeypatch):
+    monkeypatch.setenv("JAXGAN_DATA", "/from/environment")
+    assert pipeline.data_root("/given") == "/given"
+    assert pipeline.data_root() == "/from/environment"
+    monkeypatch.delenv("JAXGAN_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert pipeline.data_root() == "/cache/jaxgan/data"
