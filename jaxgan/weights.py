@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxgan.arrays import check_arrays, check_finite, checksum, read_arrays
@@ -212,35 +215,37 @@ def verify(name: str | None = None) -> str:
     return "\n".join(lines) or f"no known weights on this machine; {list(KNOWN)} can be imported with: jaxgan weights import NAME FILE"
 
 
-def import_generator(family: str, path: str | Path, out: str | Path, **options: Any) -> str:
+def import_generator(family: str, path: str | Path, out: str | Path, experiment: Any = None) -> str:
     """Turns published variables of a generator into a generator on disk.
 
     Args:
-      family: 'coco-gan': the module below ``jaxgan.systems`` whose ``import_variables(arrays, **options) -> (config, arrays)`` reads them.
+      family: 'coco-gan': ``jaxgan.systems.coco_gan_import.import_variables(config, variables)`` gives its params and model.
       path: ``.npz`` or ``.safetensors`` with the published variable names.
       out: the folder to make.
+      experiment: its model is the configuration of the published run; the variables do not tell the size of the full image.
 
     Returns:
       One sentence that says what was written.
 
     Raises:
-      ValueError: no such family, or variables that do not fit; nothing is written.
+      ValueError: no such family, no or another family's configuration, variables that do not fit; nothing is written.
     """
-    import pkgutil
-
-    import jaxgan.systems
+    from jaxgan import configure
 
     module = family.replace("-", "_")
-    known = [entry.name for entry in pkgutil.iter_modules(jaxgan.systems.__path__)]
-    reader = getattr(importlib.import_module(f"jaxgan.systems.{module}"), "import_variables", None) if module in known else None
-    if reader is None:
+    name = f"jaxgan.systems.{module}_import"
+    if not module.isidentifier() or (name not in sys.modules and importlib.util.find_spec(name) is None):
         raise ValueError(f"{family!r} is no family of generators that can be imported; one is coco-gan")
+    if experiment is None or configure.system_name(experiment.model) != module:
+        raise ValueError(f"the variables do not hold their configuration: give the config of the run, --config configs/{module}_....py")
     path = Path(path).expanduser()
-    source = read_arrays(path)
-    check_finite(source, path)
-    config, arrays = reader(source, **options)
-    save_generator(out, module, config, arrays, {"file": path.name, "sha256": checksum(path)})
-    return f"{out}: a {module} generator of {len(arrays)} arrays from the {len(source)} variables of {path}"
+    variables = {key: value for key, value in read_arrays(path).items() if value.dtype.kind in "fiub"}
+    check_finite(variables, path)
+    trained = importlib.import_module(name).import_variables(experiment.model, variables)
+    flat, _ = jax.tree_util.tree_flatten_with_path({"params": trained.params, "model": trained.model})
+    arrays = {"/".join(str(key.key) for key in keys): np.asarray(leaf) for keys, leaf in flat}
+    save_generator(out, module, configure.to_json(experiment)["model"], arrays, {"file": path.name, "sha256": checksum(path)})
+    return f"{out}: a {module} generator of {len(arrays)} arrays from the {len(variables)} variables of {path}"
 
 
 def save_generator(

@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import pickle
+import sys
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -208,18 +210,24 @@ def test_damaged_archives_are_refused_by_name(tmp_path):
 
 
 def test_import_of_a_generator_goes_through_the_familys_reader(tmp_path, monkeypatch):
+    from jaxgan import configure
+    from jaxgan.generators import open_generator
     from jaxgan.systems import coco_gan
 
-    def reader(arrays, tilt=0):
-        return {"tilt": tilt}, {"params/G/w": arrays["Generator/w"]}
+    def reader(config, variables):
+        assert config.latent == 5 and list(variables) == ["Generator/w"]
+        return SimpleNamespace(params={"G": {"w": variables["Generator/w"]}}, model={"G": {"stats": {"n": np.zeros(3)}}})
 
-    monkeypatch.setattr(coco_gan, "import_variables", reader, raising=False)
-    np.savez(tmp_path / "v.npz", **{"Generator/w": np.ones(2, np.float32)})
-    weights.import_generator("coco-gan", tmp_path / "v.npz", tmp_path / "g", tilt=2)
-    family, config, arrays = weights.load_generator(tmp_path / "g")
-    assert (family, config, list(arrays)) == ("coco_gan", {"tilt": 2}, ["params/G/w"])
+    monkeypatch.setitem(sys.modules, "jaxgan.systems.coco_gan_import", SimpleNamespace(import_variables=reader))
+    file, experiment = tmp_path / "v.npz", configure.Experiment(coco_gan.Config(latent=5))
+    np.savez(file, note=np.array("by name"), **{"Generator/w": np.ones(2, np.float32)})
+    said = weights.import_generator("coco-gan", file, tmp_path / "g", experiment)
+    assert "2 arrays from the 1 variables" in said
+    opened = open_generator(tmp_path / "g")
+    assert opened.config == experiment.model and sorted(opened.arrays) == ["model/G/stats/n", "params/G/w"]
     provenance = json.loads((tmp_path / "g" / "generator.json").read_text())["provenance"]
-    assert provenance == {"file": "v.npz", "sha256": hashlib.sha256((tmp_path / "v.npz").read_bytes()).hexdigest()}
-    with pytest.raises(ValueError, match="'sys' is no family"):
-        weights.import_generator("sys", tmp_path / "v.npz", tmp_path / "h")
+    assert provenance == {"file": "v.npz", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    for family, given, message in [("sys", experiment, "'sys' is no family"), ("coco-gan", None, "--config configs/coco_gan_")]:
+        with pytest.raises(ValueError, match=message):
+            weights.import_generator(family, file, tmp_path / "h", given)
     assert not (tmp_path / "h").exists()
