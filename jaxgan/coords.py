@@ -94,7 +94,8 @@ def coordinates(geometry: Geometry, corner: jax.Array, size: tuple[int, int]) ->
 
 def corners_inside(geometry: Geometry, corner: jax.Array) -> jax.Array:
     """Top left pixels of the micro patches of macro patches: [..., 2] -> [..., N * M, 2], column by column."""
-    return jnp.asarray(corner)[..., None, :] + lattice(geometry.per_macro, geometry.micro)
+    corner = jnp.asarray(corner)
+    return corner[..., None, :] + lattice(geometry.per_macro, geometry.micro).astype(corner.dtype)
 
 
 def lattice(count: tuple[int, int], step: tuple[int, int], beyond: tuple[int, int] = (0, 0)) -> np.ndarray:
