@@ -123,11 +123,16 @@ def is_prepared(folder: epath.Path) -> bool:
 
 
 def generate(builder: tfds.core.DatasetBuilder) -> None:
-    """Runs a builder of ours, silent but for our own bar on stderr, and without asking any server for a copy."""
+    """Runs a builder of ours, silent but for our own bar on stderr, no server asked. Raises OSError on a full disk."""
     options = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
     tfds.disable_progress_bar()
     with quiet(), contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download even where nothing is downloaded
-        builder.download_and_prepare(download_config=options)
+        try:
+            builder.download_and_prepare(download_config=options)
+        except RuntimeError as error:
+            if "write() failed" in str(error) or "Failed to finalize writing" in str(error):
+                raise OSError(str(error)) from error  # array_record's form of a full disk
+            raise
 
 
 @contextlib.contextmanager

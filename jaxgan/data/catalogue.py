@@ -72,7 +72,7 @@ def _find(name: str, root: str):
         top = epath.Path(home) / name
         if not top.is_dir():
             continue
-        inside = [path.name for path in top.iterdir() if path.is_dir()]
+        inside = [path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith(".")]
         versions = [version for version in inside if _VERSION.fullmatch(version) and (top / version / "dataset_info.json").exists()]
         if versions:
             return top / max(versions, key=lambda version: tuple(map(int, version.split("."))))

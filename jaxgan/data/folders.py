@@ -86,7 +86,7 @@ def import_folder(
 
     settings = Settings(tuple(size), crop, filter, channels, alpha, upscale, max_pixels, test_share)
     _check(settings)
-    source, out = epath.Path(source_dir), epath.Path(out_dir)
+    source, out = epath.Path(source_dir).expanduser(), epath.Path(out_dir).expanduser()
     if not source.is_dir():
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r} to import from")
     if out.exists():

@@ -17,7 +17,11 @@ CACHE_BYTES = 1 << 30
 def data_root(root: str = "") -> str:
     """Folder of prepared sets: `root`, else $JAXGAN_DATA, else the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return root or os.environ.get("JAXGAN_DATA") or os.path.join(cache, "jaxgan", "data")
+    return os.path.expanduser(root or os.environ.get("JAXGAN_DATA") or os.path.join(cache, "jaxgan", "data"))
+
+
+PREFETCH_BYTES = 256 << 20
+"""Batches are read ahead up to this, at least 2 and at most 8 of them."""
 
 
 class ImageSource:
@@ -116,7 +120,7 @@ def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool
     """One split of a set on disk in TFDS's array_record layout, whose images are exactly `image` = (H, W, C)."""
     from etils import epath
 
-    folder = epath.Path(folder)
+    folder = epath.Path(folder).expanduser()
     if not (folder / "dataset_info.json").exists():
         what = "is not a folder" if not folder.is_dir() else "was not made by `jaxgan data import`"
         remedy = f"use 'scenes', 'tfds:NAME', or `jaxgan data import IMAGES {os.fspath(folder)}`"
@@ -171,16 +175,21 @@ def batches(
 
     if batch < 1 or records < 1 or batch % process_count:
         raise ValueError(f"a batch of {batch} does not divide over {process_count} processes; use a multiple of {process_count}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}, but must be at least 0 and below 2**32")
     if not 0 <= process_index < process_count:
         raise ValueError(f"process {process_index} of {process_count} does not exist")
     if len(source) < process_count:
         raise ValueError(f"{len(source)} images do not reach {process_count} processes; use a larger set or fewer processes")
+    local = batch // process_count * records
     images = grain.MapDataset.source(source).seed(seed).shuffle()[process_index::process_count].repeat()
-    blocks = images.batch(batch // process_count * records, drop_remainder=True)
+    blocks = images.batch(local, drop_remainder=True)
     # The order must be the same in all processes and `prepare` different in each: hence a second seed, after the slice.
     own = int(np.random.SeedSequence((seed, process_index, process_count)).generate_state(1)[0])
     samples = blocks.seed(own).random_map(prepare)
-    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)  # 2 threads hide the reading; more only contend for the interpreter
+    ahead = PREFETCH_BYTES // (local * int(np.prod(getattr(source, "image", (1,)))))
+    # Two threads hide the reading; more only contend for the interpreter.
+    threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=min(max(ahead, 2), 8))
     flow = samples.to_iter_dataset(threads)
     if workers:
         from absl import flags

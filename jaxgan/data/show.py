@@ -81,7 +81,7 @@ def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64)
     facts = {"source": data.source, "split": data.split, "count": len(source), "size": list(image)}
     if data.source == "scenes":
         facts["classes"] = class_shares(source, CLASSES)
-    out = epath.Path(out)
+    out = epath.Path(out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     partial.write_bytes(sheet)

@@ -131,6 +131,8 @@ def test_numbers_that_do_not_fit_are_refused():
         pipeline.batches(Numbers(20), batch=7, records=1, prepare=prepare, seed=0, process_count=2)
     with pytest.raises(ValueError, match="1 images do not reach 2 processes"):
         pipeline.batches(Numbers(1), batch=4, records=1, prepare=prepare, seed=0, process_count=2)
+    with pytest.raises(ValueError, match="seed is -1"):
+        pipeline.batches(Numbers(9), batch=4, records=1, prepare=prepare, seed=-1)
     with pytest.raises(ValueError, match="process 2 of 2"):
         pipeline.batches(Numbers(9), batch=4, records=1, prepare=prepare, seed=0, process_index=2, process_count=2)
 
