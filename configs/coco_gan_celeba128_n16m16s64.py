@@ -3,7 +3,8 @@
 Reproduces: N16M16S64: micro patches of 4 px, macro patches of 64 px, batch 64;
             aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
             Three generator blocks without resizing stand in for the depth that 4 px patches lack.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('celeb_a', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_celeba128_n16m16s64.py --workdir runs/celeba128_n16m16s64
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

@@ -2,7 +2,8 @@
 
 Reproduces: N4M4S64: micro patches of 16 px, macro patches of 64 px, batch 128;
             aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('celeb_a', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_celeba128_n4m4s64.py --workdir runs/celeba128_n4m4s64
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

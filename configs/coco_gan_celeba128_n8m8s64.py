@@ -3,7 +3,8 @@
 Reproduces: N8M8S64: micro patches of 8 px, macro patches of 64 px, batch 128;
             aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
             One generator block without resizing stands in for the depth that 8 px patches lack.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('celeb_a', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_celeba128_n8m8s64.py --workdir runs/celeba128_n8m8s64
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

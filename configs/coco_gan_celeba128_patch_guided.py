@@ -3,7 +3,8 @@
 Reproduces: N2M2S64 with the content head: micro patches of 32 px, macro patches of 64 px, batch 128;
             aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
             The head Q estimates the latent from a macro patch; it moves on every step.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('celeb_a', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_celeba128_patch_guided.py --workdir runs/celeba128_patch_guided
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

@@ -3,7 +3,8 @@
 Reproduces: N2M2S32: micro patches of 16 px, macro patches of 32 px, batch 64;
             aligned photographs cut to rows 50:178, columns 25:153, resized bilinearly.
             A user of the original code reported just under 24 hours for 50 epochs on a Titan Xp.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares celeb_a, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('celeb_a', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_celeba64_n2m2s32.py --workdir runs/celeba64_n2m2s32
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   FID 4.00 (published, 50,000 images; not measured here).

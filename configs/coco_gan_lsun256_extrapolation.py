@@ -1,7 +1,8 @@
 """COCO-GAN beyond the border: post-training on LSUN bedrooms at 256x256 (Lin et al., ICCV 2019, arXiv:1904.00284).
 
 Reproduces: one step of coordinates outside [-1, 1] on every side, spatial weight 10,000, from a finished run of coco_gan_lsun256_n2m2s128.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares lsun/bedroom, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('lsun/bedroom', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_lsun256_extrapolation.py --workdir runs/lsun256_extrapolation --run.start runs/lsun256_n2m2s128
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

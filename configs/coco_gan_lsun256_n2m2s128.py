@@ -1,7 +1,8 @@
 """COCO-GAN on LSUN bedrooms at 256x256, N2M2S128 (Lin et al., ICCV 2019, arXiv:1904.00284).
 
 Reproduces: N2M2S128: micro patches of 64 px, macro patches of 128 px, batch 128; whole images resized, aspect not kept.
-Prepare:    pip install -e '.[tfds]' once; the first start downloads and prepares lsun/bedroom, and no TensorFlow is needed afterwards.
+Prepare:    pip install -e '.[tfds]', then once
+            python -c "import tensorflow_datasets as tfds; tfds.builder('lsun/bedroom', file_format='array_record').download_and_prepare()"
 Command:    jaxgan train configs/coco_gan_lsun256_n2m2s128.py --workdir runs/lsun256_n2m2s128
 Hardware:   one accelerator, or any number that divides the batch; --model.dtype bfloat16 where it is the faster type.
 Expected:   no published figure is quoted: none could be confirmed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import sys
 import traceback
@@ -147,14 +148,25 @@ def data(argv: Sequence[str]) -> int:
     elif fields:
         raise ValueError(f"unknown option {fields[0]}{nearest(fields[0].lstrip('-'), parser.words(), '--')}")
     else:
-        image, where = (64, 64, options.channels), Data(source=options.source)
+        image, where = _image_of(options.source, options.channels), Data(source=options.source)
     if options.size:
         image = (*_size(options.size), image[2])
     from jaxgan.data.show import show
 
     facts = show(where, image, options.out, n=options.count)
-    print("\n".join(f"{key}: {value}" for key, value in {**facts, "sheet": options.out}.items()))
+    for key, value in {**facts, "sheet": options.out}.items():
+        print(f"{key}: {value}" if not isinstance(value, dict) else f"{key}:")
+        for name, shares in value.items() if isinstance(value, dict) else ():
+            print(f"  {name:<10}" + "  ".join(f"{share:7.2%} of {what}" for what, share in shares.items()))
     return 0
+
+
+def _image_of(source: str, channels: int) -> tuple[int, int, int]:
+    """(H, W, C) that an imported folder holds; 64x64 for a source that has no size of its own."""
+    from etils import epath
+
+    facts = epath.Path(source) / "facts.json"
+    return tuple(json.loads(facts.read_text())["size"]) if facts.exists() else (64, 64, channels)
 
 
 def _size(pixels: Sequence[int]) -> tuple[int, int]:
@@ -200,10 +212,16 @@ def weights(argv: Sequence[str]) -> int:
         parser.add_argument("name", help="a name of `jaxgan weights list`, or the family of a generator (coco-gan)")
         parser.add_argument("file", help=".npz or .safetensors")
         parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
+        parser.add_argument("--config", help="generators only: the config file whose sizes the file's variables have")
         options = parser.parse(argv)
         from jaxgan.weights import import_generator, import_weights
 
-        print(import_generator(options.name, options.file, options.out) if options.out else import_weights(options.name, options.file))
+        if options.out or options.config:
+            if not (options.out and options.config):
+                parser.error("a generator needs both --out (the folder to make) and --config (its sizes)")
+            print(import_generator(options.name, options.file, options.out, load_config(options.config)))
+        else:
+            print(import_weights(options.name, options.file))
     else:
         parser = Parser("jaxgan weights verify", description="checks files against their recorded checksums and shapes")
         parser.add_argument("name", nargs="?", help="a name or a file; without one: everything on this machine")
@@ -257,6 +275,9 @@ def main(argv: Sequence[str]) -> int:
         return leave.code if isinstance(leave.code, int) else 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of a pipe has left; what Python would flush at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("JAXGAN_TRACEBACK") == "1":
             traceback.print_exc()
