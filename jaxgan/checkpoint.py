@@ -293,7 +293,7 @@ class Checkpoints:
                 continue
             position = _own_position(manifest["positions"], position_like)
             for bad, why in damaged:
-                self._say(f"checkpoint {bad} is damaged ({why}); it was moved to {self._set_aside(bad)}, going on from step {step}")
+                self._say(f"checkpoint {bad} is damaged ({why}); {self._set_aside(bad)}; going on from step {step}")
             return Restored(_settle(arrays, like, mesh), position, manifest["note"], step)
         if damaged:
             listed = "; ".join(f"step {step}: {why}" for step, why in damaged)
@@ -302,16 +302,21 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, step: int) -> epath.Path:
+    def _set_aside(self, step: int) -> str:
         target = self._directory.parent / "checkpoints_damaged" / f"{step}_{int(time.time())}"
+        done = f"it was moved to {target}"
         if jax.process_index() == 0:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self._directory / str(step)).rename(target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (self._directory / str(step)).rename(target)
+            except Exception:  # an object store that cannot rename a folder; the number must become free
+                (self._directory / str(step)).rmtree()
+                done = "it was removed"
         if jax.process_count() > 1:
             from jax.experimental import multihost_utils
 
             multihost_utils.sync_global_devices(f"damaged_{step}")
-        return target
+        return done
 
 
 def load_networks(directory: Any, parts: tuple[str, ...] = ("params", "model", "ema")) -> tuple[int, dict[str, np.ndarray]]:

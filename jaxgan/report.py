@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -79,13 +80,14 @@ class Report:
 
         Args:
           step: completed steps.
-          values: scalars by name.
+          values: scalars by name; one that is not finite becomes null.
           rate: images per second, where known.
           mfu: share of the chips' peak, where known.
         """
         if not self._main:
             return
-        line: dict[str, Any] = {"step": step, "kimg": step * self._batch / 1000, **{name: float(value) for name, value in values.items()}}
+        line: dict[str, Any] = {"step": step, "kimg": step * self._batch / 1000}
+        line |= {name: float(value) if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         line["seconds"] = round(time.perf_counter() - self._began, 3)
         line["memory_gb"] = round(timing.memory() / 1e9, 3)
         if rate:
@@ -105,20 +107,22 @@ class Report:
                 remedy = "Checkpoints are intact: free some space and run the same command again"
                 raise OSError(f"cannot write {path} ({error}). {remedy}") from error
         for name, value in line.items():
-            if name != "step":
+            if name != "step" and value is not None:
                 self._tensorboard("add_scalar", name, value, step)
         self._status(self.status(line))
 
     def status(self, line: Mapping[str, Any]) -> str:
         """The status line of a metrics line: kimg, rate, losses, memory and the time that is left."""
         total = self._steps * self._batch / 1000
-        parts = [f"kimg {line['kimg']:.1f}/{total:.1f}"]
+        digits = 1 if total >= 10 else 3
+        parts = [f"kimg {line['kimg']:.{digits}f}/{total:.{digits}f}"]
         rate = line.get("images_per_second")
         if rate:
             parts.append(f"{rate:.1f} images/s  {line['seconds_per_kimg']:.1f} s/kimg")
         losses = [name for name in line if name.startswith("loss/")]
         other = [name for name in line if name not in CLOCK and name not in ("step", "kimg") and not name.startswith("loss/")]
-        parts += [f"{name.removeprefix('loss/')} {line[name]:.3f}" for name in losses + other[: max(0, 6 - len(losses))]]
+        shown = losses + other[: max(0, 6 - len(losses))]
+        parts += [f"{name.removeprefix('loss/')} {'not finite' if line[name] is None else format(line[name], '.3f')}" for name in shown]
         parts.append(f"{line['memory_gb']:.2f} GB")
         if "mfu" in line:
             parts.append(f"MFU {100 * line['mfu']:.1f} %")

@@ -157,6 +157,8 @@ def train(
     changes = _check_config(experiment, workdir, saved)
     if trace is not None and not 1 <= trace[0] <= trace[1]:
         raise ValueError(f"trace {trace}: give the first and the last step, with 1 <= first <= last")
+    if stop_after_steps is not None and stop_after_steps < 1:
+        raise ValueError(f"stop_after_steps = {stop_after_steps}: give at least 1")
     report.say(decided)
     system: System = experiment.model.system()
     source = pipeline.open_source(experiment.data, system.image)
@@ -264,12 +266,13 @@ def _loop(
         draw(0)
     batch = parallel.global_batch(next(iterator), mesh, run.batch)
     position = iterator.get_state()
+    kind = jax.devices()[0].device_kind
+    report.say(f"Compiling the step for {mesh.size} × {kind}.")
     began = time.perf_counter()
     lowered = jax.jit(step_function(system, run.seed), donate_argnums=0, out_shardings=whole).lower(state, batch)
-    kind = jax.devices()[0].device_kind
     flops = timing.flops_of(lowered) if timing.peak_flops(kind) else None
     program = lowered.compile()
-    report.say(f"Compiled in {duration(time.perf_counter() - began)} for {mesh.size} × {kind}; {steps - begun} steps to go.")
+    report.say(f"Compiled in {duration(time.perf_counter() - began)}; {steps - begun} steps to go.")
 
     watch, counted, step, kept = timing.Stopwatch(), 0, begun, begun
     waiting: list[tuple[int, Mapping[str, jax.Array]]] = []

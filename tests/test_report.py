@@ -35,6 +35,16 @@ def test_each_logged_step_is_one_json_line(tmp_path: Path) -> None:
     assert {"seconds", "memory_gb"} <= set(lines[0]) and "mfu" not in lines[0]
 
 
+def test_a_number_that_is_not_finite_is_null_and_not_broken_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    log = Report(tmp_path, steps=100, batch=10)
+    log.begin(0)
+    log.log(10, {"loss/G": float("nan"), "gp": float("inf")}, rate=None)
+    log.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))["gp"] is None
+    assert "G not finite  gp not finite" in capsys.readouterr().out
+
+
 def test_lines_behind_the_restored_step_and_a_torn_one_are_dropped(tmp_path: Path) -> None:
     path = filled(tmp_path, 50)
     with path.open("a") as file:
@@ -88,7 +98,7 @@ def test_on_a_terminal_one_live_line_is_rewritten(tmp_path: Path, monkeypatch: p
         log.log(step, {"loss/G": 1.0}, rate=None)
     log.close()
     out = capsys.readouterr().out
-    assert "kimg 0.1" in out and "kimg 0.3" in out and out.count("\n") == 1, repr(out)
+    assert "kimg 0.100" in out and "kimg 0.300" in out and out.count("\n") == 1, repr(out)
 
 
 def test_a_grid_with_values_that_are_not_finite_is_still_written(tmp_path: Path) -> None:

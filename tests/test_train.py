@@ -130,7 +130,7 @@ def test_the_console_has_one_line_per_log_with_everything_in_it(toy: Any, tmp_pa
     lines = [line for line in out.splitlines() if line.startswith("kimg ")]
     assert len(lines) == 2
     rate, losses = r"[\d.]+ images/s  [\d.]+ s/kimg", r"D [\d.]+  G [\d.]+  data \S+"
-    assert re.fullmatch(rf"kimg 0\.2/0\.6  {rate}  {losses}  [\d.]+ GB  ETA .+", lines[1]), lines[1]
+    assert re.fullmatch(rf"kimg 0\.160/0\.640  {rate}  {losses}  [\d.]+ GB  ETA .+", lines[1]), lines[1]
     assert "Stopped at step 10 of 40; the same command resumes." in out
     train(toy.experiment(), tmp_path / "run", stop_after_steps=1, quiet=True)
     assert capsys.readouterr().out == ""
