@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     import tensorflow_datasets as tfds
 
 from jaxgan.data import drawers
-from jaxgan.data.scenes import CLASSES, check_size
+from jaxgan.data.scenes import CLASSES
 
 TEST_SEED = 1
 """The held-out split is another world than the training split (seed 0), so no count makes them meet."""
@@ -93,12 +93,9 @@ def prepare_scenes(root: str, height: int, width: int, *, periodic: bool, count:
     """Folder of the prepared set under `root`; draws it first where it is not there yet.
 
     A preparation is written beside its final name and renamed when whole, so one that was killed leaves nothing that reads as a set. On a
-    local disk a second process waits for the first instead of drawing the same set. Raises ValueError for a count or size out of range
-    and OSError with the remedy where `root` cannot be written.
+    local disk a second process waits for the first instead of drawing the same set. Raises OSError with the remedy where `root`
+    cannot be written.
     """
-    if count < 1:
-        raise ValueError(f"scenes: count is {count}, but a set has at least 1 image; use --data.count 50000")
-    check_size(height, width)
     config = scenes_config(height, width, periodic, count)
     home = epath.Path(root) / "scenes" / config.name
     folder = home / str(Scenes.VERSION)

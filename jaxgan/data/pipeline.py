@@ -100,10 +100,9 @@ def open_source(data: configure.Data, image: tuple[int, int, int], *, labels: bo
     that `jaxgan data import` made, which must hold images of exactly this size. `labels`: deliver label maps too, where the source has
     them. Raises ValueError or FileNotFoundError with the remedy.
     """
-    height, width, channels = image
+    height, width, _ = image
     if data.source == "scenes":
-        if channels != 3:
-            raise ValueError(f"scenes have 3 channels, the model wants {channels}; set the model's channels to 3 or import your own images")
+        check_scenes(data, image)
         from jaxgan.data import builders
 
         root = data_root(data.root)
@@ -114,6 +113,18 @@ def open_source(data: configure.Data, image: tuple[int, int, int], *, labels: bo
 
         return catalogue.open_catalogue(data, image)
     return read_folder(data.source, image, data.split, labels=labels, name=data.source)
+
+
+def check_scenes(data: configure.Data, image: tuple[int, int, int]) -> None:
+    """Raises ValueError where `scenes` cannot be drawn as `data` and `image` = (H, W, C) ask."""
+    from jaxgan.data.scenes import check_size
+
+    height, width, channels = image
+    if channels != 3:
+        raise ValueError(f"scenes have 3 channels, the model wants {channels}; set the model's channels to 3 or import your own images")
+    if data.count < 1:
+        raise ValueError(f"scenes: count is {data.count}, but a set has at least 1 image; use --data.count 50000")
+    check_size(height, width)
 
 
 def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool = False, name: str = "") -> ImageSource:

@@ -65,7 +65,7 @@ def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64)
 
     if n < 1:
         raise ValueError(f"n is {n}, but a contact sheet has at least 1 image")
-    source = pipeline.open_source(data, image, labels=True)
+    source = DrawnScenes(data, image) if data.source == "scenes" else pipeline.open_source(data, image, labels=True)
     n = min(n, len(source))
     records = [source[i * len(source) // n] for i in range(n)]
     tiles = [record["image"] for record in records]
@@ -89,7 +89,31 @@ def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64)
     return facts
 
 
-def class_shares(source: pipeline.ImageSource, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
+class DrawnScenes:
+    """What `pipeline.open_source` gives for scenes, drawn on demand: to look at a few of 50,000, none needs to be on disk."""
+
+    labels = True
+
+    def __init__(self, data: configure.Data, image: tuple[int, int, int]):
+        from jaxgan.data import builders
+
+        pipeline.check_scenes(data, image)
+        splits = {"train": (data.count, 0), "test": (builders.test_count(data.count), builders.TEST_SEED)}
+        if data.split not in splits:
+            raise ValueError(f"there is no split {data.split!r} in scenes; use train or test")
+        self.size, self.periodic, (self.count, self.seed) = image[:2], data.periodic, splits[data.split]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        from jaxgan.data.scenes import draw_scene
+
+        image, labels = draw_scene(index, *self.size, periodic=self.periodic, seed=self.seed)
+        return {"image": image, "label": labels}
+
+
+def class_shares(source, classes: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Share of the pixels that each class covers, and share of the images that hold it."""
     n = min(len(source), FACTS_IMAGES)
     counts = np.stack([np.bincount(source[i * len(source) // n]["label"].ravel(), minlength=len(classes)) for i in range(n)])

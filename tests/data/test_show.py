@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 
 from jaxgan import configure
+from jaxgan.data import pipeline
 from jaxgan.data.scenes import CLASSES, draw_scene
-from jaxgan.data.show import contact_sheet, show
+from jaxgan.data.show import DrawnScenes, contact_sheet, show
 
 
 def test_the_sheet_holds_images_beside_their_labels_and_the_facts_are_counts(tmp_path):
@@ -21,6 +22,18 @@ def test_the_sheet_holds_images_beside_their_labels_and_the_facts_are_counts(tmp
     assert sheet.shape == (3 * 98 + 2, 4 * 98 + 2, 3)  # 6 pairs, 16 px enlarged to 96, 2 px between
     np.testing.assert_array_equal(sheet[2:98:6, 2:98:6], draw_scene(0, 16, 16)[0])
     np.testing.assert_array_equal(sheet[2:98:6, 198:294:6], draw_scene(4, 16, 16)[0])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_scenes_drawn_to_be_shown_are_those_of_the_set(tmp_path, split):
+    data = configure.Data(root=str(tmp_path), count=17, periodic=True, split=split)
+    drawn = DrawnScenes(data, (16, 32, 3))
+    assert not list(tmp_path.iterdir())
+    prepared = pipeline.open_source(data, (16, 32, 3), labels=True)
+    assert len(drawn) == len(prepared)
+    for i in range(len(drawn)):
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(drawn[i][name], prepared[i][name])
 
 
 def test_grey_and_transparent_tiles_are_shown_on_white():
