@@ -8,6 +8,7 @@ import sys
 from typing import Literal
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from jaxgan import configure
 from jaxgan.configure import Data, Experiment, Run
@@ -38,11 +39,13 @@ class Config:
             raise ValueError(f"width {self.width} must be positive")
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def registered():
     """This file as the system `kinds`."""
-    monkeypatch.setattr(Config, "__module__", "jaxgan.systems.kinds")
-    monkeypatch.setitem(sys.modules, "jaxgan.systems.kinds", sys.modules[__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, "__module__", "jaxgan.systems.kinds")
+        patch.setitem(sys.modules, "jaxgan.systems.kinds", sys.modules[__name__])
+        yield
 
 
 DEFAULT = Experiment(Config())
@@ -61,6 +64,29 @@ def test_json_holds_the_experiment_exactly(experiment, tmp_path):
     configure.write(experiment, tmp_path / "new" / "config.json")
     assert configure.read(tmp_path / "new" / "config.json") == experiment
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["config.json"]
+
+
+whole, real = strategies.integers(-(2**63), 2**63), strategies.floats(allow_nan=False, allow_infinity=False)
+models = strategies.builds(
+    Config,
+    width=strategies.integers(1),
+    full=strategies.tuples(whole, whole),
+    blocks=strategies.lists(whole).map(tuple),
+    sampling=strategies.sampled_from(["discrete", "continuous"]),
+    level=strategies.sampled_from([1, 2]),
+    shared=strategies.booleans(),
+    seed=strategies.none() | whole,
+    adam=strategies.builds(Adam, rate=real, betas=strategies.tuples(real, real)),
+    name=strategies.text(),
+)
+
+
+@given(models, strategies.builds(Run, kimg=real, seed=whole, start=strategies.text()))
+@settings(max_examples=50, deadline=None)
+def test_json_holds_any_experiment_exactly(model, run):
+    experiment = Experiment(model, run=run)
+    again = configure.from_json(json.loads(json.dumps(configure.to_json(experiment), allow_nan=False)))
+    assert again == experiment and configure.differences(again, experiment) == []
 
 
 def test_a_field_that_an_older_file_lacks_takes_its_default():
