@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -156,7 +157,11 @@ def _alone(home: epath.Path) -> Iterator[None]:
     import fcntl
 
     with open(home / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that prepares {home}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         for left in home.glob("*incomplete*"):
             left.rmtree()
         yield

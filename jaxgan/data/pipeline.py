@@ -49,7 +49,11 @@ class ImageSource:
         index = int(index)
         if self._have is not None and self._have[index] and not self.labels:
             return {"image": self._kept[index]}
-        record = self.records[index]
+        try:
+            record = self.records[index]
+        except RuntimeError as error:  # array_record checks its blocks: a flipped, cut or missing file shows here, never as a wrong pixel
+            remedy = "remove its folder and prepare or import it again"
+            raise ValueError(f"the set {self.name} is damaged, image {index} cannot be read; {remedy} ({error})") from error
         image = self._decode(record["image"], index)
         if self._kept is not None:
             self._kept[index] = image  # first the pixels, then the mark: a thread that reads in between decodes once more
@@ -149,7 +153,9 @@ def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool
             f"import the images again with --size {image[0]} {image[1]} --channels {image[2]}, or change the model's size"
         )
     labels = labels and "label" in features
-    return ImageSource(open_records(builder, split), image, labels=labels, name=name)
+    source = ImageSource(open_records(builder, split), image, labels=labels, name=name)
+    source[0], source[len(source) - 1]  # a cut or missing file is found now, not in the first epoch
+    return source
 
 
 def open_records(builder, split: str):

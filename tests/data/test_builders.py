@@ -1,6 +1,8 @@
 """The scenes dataset on disk: what was drawn is what is read, and a killed preparation leaves no set behind."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +65,22 @@ def test_a_killed_preparation_is_not_taken_for_a_set(tmp_path):
     assert len(source) == 999
     np.testing.assert_array_equal(source[998]["image"], draw_scene(998, 16, 16)[0])
     assert not list(home.glob("*incomplete*"))
+
+
+def test_a_full_disk_is_one_message_and_no_set(tmp_path):
+    """Files may not grow beyond 20 kB here."""
+
+    def small_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    code = "import sys; from jaxgan.data import builders; builders.prepare_scenes(sys.argv[1], 32, 32, periodic=False, count=100)"
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment, preexec_fn=small_disk, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "make room there or name another folder" in done.stderr.splitlines()[-1], done.stderr
+    assert [path.name for path in (tmp_path / "scenes" / "32x32-100").iterdir()] == [".lock"]
 
 
 def test_a_root_that_cannot_be_written_says_what_to_do(tmp_path):

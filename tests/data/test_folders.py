@@ -145,7 +145,7 @@ def test_modes_are_handled_on_purpose(tmp_path):
         image.save(out, "PNG")
         files[name] = out.getvalue()
     out = io.BytesIO()
-    Image.fromarray(np.full((20, 20, 4), (0, 255, 255, 0), np.uint8), "CMYK").save(out, "JPEG", quality=100)
+    Image.new("CMYK", (20, 20), (0, 255, 255, 0)).save(out, "JPEG", quality=100)
     files["6_cmyk.jpg"] = out.getvalue()
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees clockwise
@@ -231,6 +231,22 @@ def test_a_set_of_another_size_names_both_sizes(tmp_path):
     import_folder(tmp_path / "in", tmp_path / "out", size=(16, 16))
     with pytest.raises(ValueError, match="holds images of 16x16x3, the model wants 32x32x3"):
         pipeline.open_source(configure.Data(source=str(tmp_path / "out")), (32, 32, 3))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_set_is_an_error_not_a_wrong_image(tmp_path, damage):
+    write(tmp_path / "in", {f"{i}.png": png(noise(32, 32, 3, seed=i)) for i in range(40)})
+    import_folder(tmp_path / "in", tmp_path / "out", size=(32, 32))
+    (records,) = (tmp_path / "out").glob("*.array_record*")
+    data = bytearray(records.read_bytes())
+    used = len(bytes(data).rstrip(b"\0"))
+    if damage == "flip":
+        data[used // 4 : used // 4 + 64] = bytes(255 - value for value in data[used // 4 : used // 4 + 64])
+    records.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    if damage == "remove":
+        records.unlink()
+    with pytest.raises(ValueError, match="is damaged, image .*prepare or import it again"):
+        images(tmp_path / "out", (32, 32, 3))
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
