@@ -234,14 +234,13 @@ def _house(s: _Scene, x: float, y: float, size: float) -> None:
     edge, ridge = y - wall, y - wall - rise
     tiles = s.ink(HOUSE, mix(roof, (255, 200, 160), 0.12), roof, (ridge, edge))
     canvas.polygon(tiles, ((x - over, edge), (x - inset, ridge), (x + inset, ridge), (x + over, edge)))
-    door = s.ink(HOUSE, (104, 60, 34))
     if s.hour > 0.74:  # lamps are on, whatever the light outside
         glass = canvas.ink(WINDOW, (255, 216, 92), (255, 190, 70), (y - wall, y))
     else:
         glass = s.ink(WINDOW, (60, 104, 150), (112, 168, 206), (y - wall, y))
     pane, left = half * 0.24, s.random() < 0.5
     door_x = x + (-0.5 if left else 0.5) * half
-    canvas.rectangle(door, door_x - 0.16 * half, y - 0.58 * wall, door_x + 0.16 * half, y)
+    canvas.rectangle(s.ink(HOUSE, (104, 60, 34)), door_x - 0.16 * half, y - 0.58 * wall, door_x + 0.16 * half, y)
     for at in (0.05, 0.62) if left else (-0.62, -0.05):
         canvas.rectangle(glass, x + at * half - pane * 0.8, y - 0.76 * wall, x + at * half + pane * 0.8, y - 0.36 * wall)
 
@@ -299,8 +298,7 @@ def _car(s: _Scene, x: float, y: float, size: float) -> None:
         canvas.ellipse(tyre, x + at * long, y - 0.16 * tall, 0.24 * tall, 0.24 * tall)
         canvas.ellipse(hub, x + at * long, y - 0.16 * tall, 0.09 * tall, 0.09 * tall)
     front = x + way * (half - 0.03 * long)
-    lamp = s.canvas.ink(CAR, (255, 240, 150))
-    canvas.rectangle(lamp, front - 0.03 * long, y - 0.52 * tall, front + 0.03 * long, y - 0.36 * tall)
+    canvas.rectangle(canvas.ink(CAR, (255, 240, 150)), front - 0.03 * long, y - 0.52 * tall, front + 0.03 * long, y - 0.36 * tall)
 
 
 def _fence(s: _Scene, x: float, y: float, size: float) -> None:
@@ -315,8 +313,7 @@ def _fence(s: _Scene, x: float, y: float, size: float) -> None:
 
 def _boat(s: _Scene, x: float, y: float, size: float) -> None:
     canvas, half, tall = s.canvas, size * s.between(0.13, 0.16), size * s.between(0.24, 0.3)
-    hull = s.pick(((214, 44, 40), (112, 62, 36), (250, 250, 250), (30, 60, 120)))
-    deck = y - 0.07 * size
+    hull, deck = s.pick(((214, 44, 40), (112, 62, 36), (250, 250, 250), (30, 60, 120))), y - 0.07 * size
     canvas.polygon(s.ink(BOAT, hull), ((x - half, deck), (x + half, deck), (x + 0.65 * half, y), (x - 0.65 * half, y)))
     canvas.rectangle(s.ink(BOAT, (80, 54, 36)), x - 0.012, deck - tall, x + 0.012, deck)
     sail = s.pick(((255, 255, 255), (255, 240, 200), (250, 96, 70)))
@@ -393,8 +390,7 @@ def draw_scene(index: int, height: int, width: int, *, periodic: bool = False, s
     if index < 0:
         raise ValueError(f"scenes are numbered from 0, not {index}")
     canvas = Canvas(height, width, periodic=periodic)
-    generator = np.random.default_rng((seed, index))
-    numbers = iter(generator.random(256 + int(256 * canvas.aspect)).tolist())
+    numbers = iter(np.random.default_rng((seed, index)).random(256 + int(256 * canvas.aspect)).tolist())
     scene = _Scene(canvas, numbers.__next__)
     _sky(scene)
     if scene.random() < 0.5:
