@@ -110,7 +110,8 @@ def purpose(one: Collective, parameters: Iterable[tuple[int, ...]]) -> str:
     shape, known = _squeeze(one.shape), {_squeeze(shape) for shape in parameters}
     if not shape:
         return "metrics"
-    if len(shape) > 1 and shape in known:
+    # The compiler may keep an array's axes in another order.
+    if len(shape) > 1 and sorted(shape) in [sorted(parameter) for parameter in known]:
         return "gradients"
     if "transpose(" in one.origin and one.origin.endswith("conv_general_dilated"):
         nine = 9 * math.prod(shape)

@@ -127,6 +127,7 @@ def test_purposes_are_told_apart():
 
     known = {(3, 3, 64, 64), (128, 1)}
     assert collectives.purpose(one("all-reduce", 3, 3, 64, 64), known) == "gradients"
+    assert collectives.purpose(one("all-reduce", 64, 3, 64, 3), known) == "gradients"
     assert collectives.purpose(one("all-reduce", 64), known) == collectives.purpose(one("all-reduce", 2, 64), known) == "statistics"
     assert collectives.purpose(one("all-reduce"), known) == collectives.purpose(one("all-reduce", 1, 1), known) == "metrics"
     assert collectives.purpose(one("all-reduce", 8, 16, 16, 64), known) == "samples"
