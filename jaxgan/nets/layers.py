@@ -43,14 +43,23 @@ def average_pool(x: jax.Array) -> jax.Array:
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
+def _turn(kernel: jax.Array) -> jax.Array:
+    """The kernel of the transposed convolution: turned by 180 degrees, inputs and outputs exchanged."""
+    return kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+
+
+@jax.custom_vjp
 def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``convolve(upsample(x), kernel)`` for a 3x3 kernel, without making the large image first.
+    """``convolve(upsample(x), kernel)`` for a 3x3 kernel, without making the large image: [B, H, W, I] -> [B, 2H, 2W, O].
 
     Of the nine taps on the doubled image several fall on the same small pixel: each of the four output phases is a 2x2 convolution of
-    the small image, 16 multiplications for four outputs where the plain form has 36.
+    the small image, 16 multiplications for four outputs where the plain form has 36. Its gradient is ``convolve_pool`` with the kernel
+    turned, and the other way round; written as a pair, because the derived forms fall off XLA's fast paths on the CPU.
     """
-    kernel = kernel.astype(x.dtype)
     batch, height, width, _ = x.shape
+    if height < 4:  # the kernels' own traffic outweighs the spared products
+        return convolve(upsample(x), kernel)
+    kernel = kernel.astype(x.dtype)
     upper = jnp.stack([kernel[0], kernel[1] + kernel[2]])
     lower = jnp.stack([kernel[0] + kernel[1], kernel[2]])
     rows = []
@@ -62,19 +71,41 @@ def upsample_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, 2).reshape(batch, 2 * height, 2 * width, kernel.shape[-1])
 
 
+@jax.custom_vjp
 def convolve_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """``average_pool(convolve(x, kernel))`` for a 3x3 kernel as one 4x4 convolution of stride 2: 16 taps where the plain form has 36.
 
-    The stride is taken by folding 2x2 pixels into channels, because strided convolutions have slow gradients on the CPU.
+    [B, 2H, 2W, I] -> [B, H, W, O]. Its gradient is ``upsample_convolve``, see there.
     """
-    kernel = kernel.astype(x.dtype)
-    batch, height, width, channels = x.shape
-    padded = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
-    taps = 0.25 * (padded[:-1, :-1] + padded[1:, :-1] + padded[:-1, 1:] + padded[1:, 1:])
-    taps = taps.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * channels, -1)
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    x = x.reshape(batch, height // 2 + 1, 2, width // 2 + 1, 2, channels).transpose(0, 1, 3, 2, 4, 5)
-    return convolve(x.reshape(batch, height // 2 + 1, width // 2 + 1, 4 * channels), taps, "VALID")
+    padded = jnp.pad(kernel.astype(x.dtype), ((1, 1), (1, 1), (0, 0), (0, 0)))
+    quarter = jnp.asarray(0.25, x.dtype)
+    taps = quarter * (padded[:-1, :-1] + padded[1:, :-1] + padded[:-1, 1:] + padded[1:, 1:])
+    return lax.conv_general_dilated(x, taps, (2, 2), [(1, 1), (1, 1)], dimension_numbers=DIMENSIONS)
+
+
+def _kernel_gradient(function, x, kernel, cotangent):
+    """Gradient of ``function(x, kernel)`` with respect to the kernel, by the function's own plain form."""
+    return jax.vjp(lambda k: function(x, k), kernel)[1](cotangent)[0]
+
+
+def _upsample_backward(saved, cotangent):
+    x, kernel = saved
+    if x.shape[1] < 4:
+        return jax.vjp(lambda x, k: convolve(upsample(x), k), x, kernel)[1](cotangent)
+    to_x = 4 * convolve_pool(cotangent, _turn(kernel))
+    # <up(x) * k, c> = <x, 4 pool(c * turned k)>: the kernel's gradient is that of the pooling form with x as its cotangent
+    to_kernel = 4 * _kernel_gradient(convolve_pool.fun, cotangent, _turn(kernel), x)
+    return to_x, _turn(to_kernel)
+
+
+def _pool_backward(saved, cotangent):
+    x, kernel = saved
+    quarter = jnp.asarray(0.25, x.dtype)
+    return quarter * upsample_convolve(cotangent, _turn(kernel)), _kernel_gradient(convolve_pool.fun, x, kernel, cotangent)
+
+
+upsample_convolve.defvjp(lambda x, kernel: (upsample_convolve(x, kernel), (x, kernel)), _upsample_backward)
+convolve_pool.defvjp(lambda x, kernel: (convolve_pool(x, kernel), (x, kernel)), _pool_backward)
 
 
 class Conv(nn.Module):
