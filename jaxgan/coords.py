@@ -23,7 +23,8 @@ import numpy as np
 class Geometry:
     """Sizes in pixels as (height, width), checked on construction.
 
-    ``cylindrical``: the horizontal axis is periodic and a coordinate is (vertical, cos, sin) of the angle; otherwise (vertical, horizontal).
+    ``cylindrical``: the horizontal axis is periodic and a coordinate is (vertical, cos, sin) of the angle instead of
+    (vertical, horizontal).
 
     Raises:
       ValueError: a size that is not positive, or not a multiple of the micro patch, or a macro patch larger than the image.
@@ -40,7 +41,9 @@ class Geometry:
             if min(full, macro, micro) < 1:
                 raise ValueError(f"{name}: full {full}, macro {macro} and micro {micro} must be positive")
             if full % micro or macro % micro:
-                raise ValueError(f"{name}: the micro patch of {micro} px must divide the macro patch ({macro} px) and the full image ({full} px)")
+                raise ValueError(
+                    f"{name}: the micro patch of {micro} px must divide the macro patch ({macro} px) and the full image ({full} px)"
+                )
             if macro > full:
                 raise ValueError(f"{name}: the macro patch ({macro} px) is larger than the full image ({full} px)")
 
@@ -116,7 +119,9 @@ def full_grid(geometry: Geometry, beyond: tuple[int, int] = (0, 0)) -> np.ndarra
       ValueError: ``beyond`` asks to leave a periodic axis.
     """
     if geometry.cylindrical and beyond[1]:
-        raise ValueError(f"a cylinder has no left and right border to go beyond (asked: {beyond[1]} patches); extend the vertical axis only")
+        raise ValueError(
+            f"a cylinder has no left and right border to go beyond (asked: {beyond[1]} patches); extend the vertical axis only"
+        )
     return lattice(geometry.per_full, geometry.micro, beyond)
 
 

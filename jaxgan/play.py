@@ -25,7 +25,9 @@ class Moved(NamedTuple):
     """Euclidean norm of the whole gradient."""
 
 
-def move(player: Player, own: dict[str, Tree], opt: Tree, loss: jax.Array, gradients: dict[str, Tree], axis_name: str | None = None) -> Moved:
+def move(
+    player: Player, own: dict[str, Tree], opt: Tree, loss: jax.Array, gradients: dict[str, Tree], axis_name: str | None = None
+) -> Moved:
     """One optimiser update of one player; with ``axis_name`` the gradients are averaged over that axis first."""
     gradients = average(gradients, axis_name)
     squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(gradients)])
@@ -112,9 +114,11 @@ def play(
         for number, (name, player) in enumerate(players.items(), 1):
             own = {network: params[network] for network in player.owns}
 
-            def turn(own, opt_state, model, player=player, name=name, params=params, key=jax.random.fold_in(key, number)):
+            own_key = jax.random.fold_in(key, number)
+
+            def turn(own, opt_state, model, player=player, name=name, params=params, own_key=own_key):
                 visible = {**params, **state.frozen}
-                loss, model, extra, gradients = gradients_of(player, own, visible, model, batch, key)
+                loss, model, extra, gradients = gradients_of(player, own, visible, model, batch, own_key)
                 moved = move(player, own, opt_state, loss, gradients, axis_name)
                 extra = {**extra, f"loss/{name}": loss, f"gradient/{name}": moved.norm}
                 return moved.own, moved.opt, average(model, axis_name), average(extra, axis_name), moved.finite

@@ -104,7 +104,8 @@ def test_rolling_a_panorama_by_a_patch_permutes_its_patches():
 
 
 @pytest.mark.parametrize(
-    ("sizes", "word"), [(((64, 64), (32, 32), (12, 16)), "divide"), (((64, 64), (96, 32), (16, 16)), "larger"), (((64, 0), (32, 32), (16, 16)), "positive")]
+    ("sizes", "word"),
+    [(((64, 64), (32, 32), (12, 16)), "divide"), (((64, 64), (96, 32), (16, 16)), "larger"), (((64, 0), (32, 32), (16, 16)), "positive")],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, word):
     with pytest.raises(ValueError, match=word):

@@ -14,18 +14,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgan.nets.layers import BatchNorm, Conv, Dense, average_pool, moments
+from jaxgan.nets.layers import BatchNorm, Conv, Dense, moments
 
 
 def generator_widths(micro: tuple[int, int], extra_blocks: int) -> list[int]:
     """Multiples of the base width, one per residual block: log2(p) - 1 blocks that double the size, then ``extra_blocks`` that don't.
 
+    p is the shorter side of the micro patch.
+
     Raises:
-      ValueError: the micro patch is not square, or its side is no power of two from 4 up.
+      ValueError: the shorter side is no power of two from 4 up, or the longer one no multiple of it.
     """
-    side = micro[0]
-    if micro[0] != micro[1] or side < 4 or side & (side - 1):
-        raise ValueError(f"the generator makes square micro patches whose side is a power of two from 4 up; got {micro[0]}x{micro[1]}")
+    side = min(micro)
+    if side < 4 or side & (side - 1) or max(micro) % side:
+        raise ValueError(
+            f"micro patch {micro[0]}x{micro[1]}: the generator needs a shorter side that is a power of two from 4 up, and a longer one "
+            "that is a multiple of it"
+        )
     blocks = int(math.log2(side)) - 1 + extra_blocks
     return ([8, 4, 2] + [1] * blocks)[:blocks]
 
@@ -34,13 +39,15 @@ def discriminator_widths(macro: tuple[int, int], extra_blocks: int) -> list[int]
     """Multiples of the base width, one per residual block, for a macro patch (its shorter side counts).
 
     Raises:
-      ValueError: a side that is not a power of two from 8 up times a common factor: each block but the last and the extra ones halves it.
+      ValueError: a side below 8, or one that the halvings (each block's but the last and the extra ones) do not divide.
     """
     blocks = int(math.log2(min(macro))) - 1 + extra_blocks
     halvings = blocks - 1 - extra_blocks
     if blocks < 2 or any(side % 2**halvings for side in macro):
-        raise ValueError(f"the discriminator halves a macro patch {max(halvings, 1)} times: both sides of {macro[0]}x{macro[1]} must be divisible "
-                         f"by {2 ** max(halvings, 1)} and at least 8")
+        raise ValueError(
+            f"macro patch {macro[0]}x{macro[1]}: the discriminator halves it {max(halvings, 1)} times, so both sides must be "
+            f"at least 8 and divisible by {2 ** max(halvings, 1)}"
+        )
     widths = [2, 4, 8, 8]
     return [1] * (blocks - 4) + widths if blocks > 4 else [1] + widths[len(widths) - blocks + 1 :]
 
@@ -112,8 +119,9 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array, coordinates: jax.Array, train: bool) -> jax.Array:
         condition = jnp.concatenate([latents, coordinates], -1)
-        x = Dense(4 * 16 * self.width, name="input")(condition)
-        x = x.reshape(-1, 2, 2, 16 * self.width).astype(self.dtype)
+        start = [2 * side // min(self.micro) for side in self.micro]  # 2x2 for square patches
+        x = Dense(start[0] * start[1] * 16 * self.width, name="input")(condition)
+        x = x.reshape(-1, *start, 16 * self.width).astype(self.dtype)
         for index, multiple in enumerate(generator_widths(self.micro, self.extra_blocks)):
             up = x.shape[1] < self.micro[0]
             block = GeneratorBlock(multiple * self.width, up, self.cbn_form, self.dtype, self.axis_name, name=f"block_{index}")

@@ -8,7 +8,8 @@ Players, in the order in which they move in a step:
   G         generator and coordinate head: -E D(fake) + coordinate error (+ latent error)
   D_beyond, G_beyond   post-training beyond the border only: as D and G, the fakes at positions past it; G_beyond moves two blocks
   Q         content head, for patch-guided generation only: latent error
-The order, the shared latents of D and G, the fresh reals of every player and the two owners of the coordinate head are the published code's.
+The order, the latents shared by D and G, the fresh reals of every player and the two owners of the coordinate head are those of the
+published code.
 """
 
 from __future__ import annotations
@@ -340,7 +341,8 @@ def content_loss(networks, own, params, model, drawn, fake):
 
 def adam(learning_rate: float) -> optax.GradientTransformation:
     """Adam with beta1 = 0, beta2 = 0.999, epsilon = 1e-8: with no momentum it needs no first moment, only the corrected second."""
-    return optax.chain(optax.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, bias_correction=True), optax.scale_by_learning_rate(learning_rate))
+    second_moment = optax.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, bias_correction=True)
+    return optax.chain(second_moment, optax.scale_by_learning_rate(learning_rate))
 
 
 def make_players(networks: Networks) -> dict[str, Player]:
@@ -362,8 +364,9 @@ def make_players(networks: Networks) -> dict[str, Player]:
     }
     if config.extrapolate:
         first_blocks = optax.partition({"move": adam(config.g_lr), "hold": optax.set_to_zero()}, label_first_blocks)
-        players["D_beyond"] = Player(("D", "A"), with_fakes(functools.partial(discriminate, True), "corner_beyond", False), adam(config.d_lr))
-        players["G_beyond"] = Player(("G",), with_fakes(functools.partial(generate, True), "corner_beyond", True), first_blocks)
+        beyond_d, beyond_g = functools.partial(discriminate, True), functools.partial(generate, True)
+        players["D_beyond"] = Player(("D", "A"), with_fakes(beyond_d, "corner_beyond", False), adam(config.d_lr))
+        players["G_beyond"] = Player(("G",), with_fakes(beyond_g, "corner_beyond", True), first_blocks)
     if "Q" in networks.modules:
         players["Q"] = Player(("Q",), with_fakes(functools.partial(content_loss, networks), "corner", False), adam(config.q_lr))
     return players
@@ -398,7 +401,8 @@ def shared_step(networks, players, prepare, ema_decay, state: State, batch, key)
     for beyond in (False, True) if "D_beyond" in players else (False,):
         first, second = ("D_beyond", "G_beyond") if beyond else ("D", "G")
         corner = drawn["corner_beyond" if beyond else "corner"]
-        fake, pull, after = jax.vjp(lambda g, model=model, corner=corner: networks.generate(g, model["G"], drawn["latents"], corner), params["G"], has_aux=True)
+        generate = functools.partial(networks.generate, model=model["G"], latents=drawn["latents"], corner=corner)
+        fake, pull, after = jax.vjp(generate, params["G"], has_aux=True)
 
         own = {name: params[name] for name in players[first].owns}
         objective = functools.partial(discriminator_loss, networks, beyond)
@@ -408,8 +412,9 @@ def shared_step(networks, players, prepare, ema_decay, state: State, batch, key)
         own = {name: params[name] for name in players[second].owns}
         others = {name: own[name] for name in own if name != "G"}
         objective = functools.partial(generator_loss, networks, beyond)
-        values = jax.value_and_grad(lambda others, fake, params=params, model=model, f=objective: f(others, params, model, drawn, fake), (0, 1), has_aux=True)
-        (loss, (model, extra)), (gradients, to_fake) = values(others, fake)
+        (loss, (model, extra)), (gradients, to_fake) = jax.value_and_grad(objective, (0, 4), has_aux=True)(
+            others, params, model, drawn, fake
+        )
         gradients = {**gradients, "G": pull(to_fake)[0]}
         model = average({**model, "G": after}, axis_name)
         record(second, loss, move(players[second], own, opt[second], loss, gradients, axis_name), extra)

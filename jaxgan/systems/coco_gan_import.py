@@ -21,7 +21,8 @@ _LAYERS = {
 _LEAVES = {
     "w": ("params", "kernel"), "b": ("params", "bias"), "weights": ("params", "kernel"), "biases": ("params", "bias"),
     "gamma": ("params", "gamma"), "beta": ("params", "beta"), "u": ("spectral", "u"),
-    "mean_recorder": ("stats", "mean"), "var_recorder": ("stats", "variance"), "moving_mean": ("stats", "mean"), "moving_variance": ("stats", "variance"),
+    "mean_recorder": ("stats", "mean"), "var_recorder": ("stats", "variance"),
+    "moving_mean": ("stats", "mean"), "moving_variance": ("stats", "variance"),
 }  # fmt: skip
 _NOT_WEIGHTS = re.compile(r"(/Adam(_\d+)?|beta[12]_power(_\d+)?|global_step|.*[Ee]poch.*|.*[Ii]teration.*)$")
 
@@ -42,7 +43,9 @@ def place(name: str) -> tuple[str, str, tuple[str, ...]] | None:
         part = re.sub(r"^[gd]_resblock_(?=conv|cbn)", "", part)
         path.append(f"block_{block[1]}" if block else _LAYERS.get(part))
     if scope not in _NETWORKS or leaf not in _LEAVES or None in path or not path:
-        raise ValueError(f"{name!r} is no variable of a COCO-GAN checkpoint; expected names such as 'G_generator/g_resblock_0/g_resblock_conv_1/w'")
+        raise ValueError(
+            f"{name!r} is no variable of a COCO-GAN checkpoint; expected names such as 'G_generator/g_resblock_0/g_resblock_conv_1/w'"
+        )
     kind, leaf = _LEAVES[leaf]
     return kind, _NETWORKS[scope], (*path, leaf)
 

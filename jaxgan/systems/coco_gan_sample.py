@@ -45,7 +45,9 @@ def patches(config: Config, trained: Trained, latents: jax.Array, coordinates: j
     height, width = config.micro
     chunk = chunk or max(1, 2**24 // (height * width * config.g_width))
     if latents.shape[0] <= chunk:
-        return parallel.constrain(make(parallel.constrain(latents, "data", "patch"), parallel.constrain(coordinates, "data", "patch")), "data", "patch")
+        return parallel.constrain(
+            make(parallel.constrain(latents, "data", "patch"), parallel.constrain(coordinates, "data", "patch")), "data", "patch"
+        )
     # lax.map takes one element at a time; the batch of one that it adds is undone inside
     return jax.lax.map(lambda item: make(item[0][None], item[1][None])[0], (latents, coordinates), batch_size=chunk)
 
@@ -64,7 +66,9 @@ def grid_latents(latents: jax.Array, count: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "beyond", "chunk"))
-def full_images(config: Config, trained: Trained, latents: jax.Array, beyond: tuple[int, int] = (0, 0), chunk: int | None = None) -> jax.Array:
+def full_images(
+    config: Config, trained: Trained, latents: jax.Array, beyond: tuple[int, int] = (0, 0), chunk: int | None = None
+) -> jax.Array:
     """Whole images in [-1, 1].
 
     Args:
@@ -110,7 +114,9 @@ def box(config: Config, trained: Trained, latents: jax.Array, area: tuple[int, i
     return canvas[:, top : top + height, left : left + width]
 
 
-def stream(config: Config, trained: Trained, latent: jax.Array, beyond: tuple[int, int] = (0, 0), chunk: int = 64) -> Iterator[tuple[int, int, np.ndarray]]:
+def stream(
+    config: Config, trained: Trained, latent: jax.Array, beyond: tuple[int, int] = (0, 0), chunk: int = 64
+) -> Iterator[tuple[int, int, np.ndarray]]:
     """One canvas piece by piece, for canvases that fit no device: the device holds ``chunk`` patches at a time, whatever the canvas.
 
     Args:
@@ -173,7 +179,9 @@ def guess_latents(config: Config, trained: Trained, macro: jax.Array) -> jax.Arr
     """
     networks = Networks(config)
     if "Q" not in networks.modules:
-        raise ValueError("patch-guided generation needs a content head: train with content_weight > 0 (configs/coco_gan_celeba128_patch_guided.py)")
+        raise ValueError(
+            "patch-guided generation needs a content head: train with content_weight > 0 (configs/coco_gan_celeba128_patch_guided.py)"
+        )
     normalised, _ = networks.normalise("D", trained.params["D"], trained.model["D"])
     (features, _), _ = networks.run("D", normalised, trained.model["D"], macro, None)
     head, _ = networks.normalise("Q", trained.params["Q"], trained.model["Q"])
@@ -191,7 +199,9 @@ def guided(config: Config, trained: Trained, macro: jax.Array, paste_at: tuple[i
     top, left = paste_at
     height, width = config.macro
     if top < 0 or left < 0 or top + height > config.full[0] or left + width > config.full[1]:
-        raise ValueError(f"a macro patch of {height}x{width} px pasted at {paste_at} leaves the image of {config.full[0]}x{config.full[1]} px")
+        raise ValueError(
+            f"a macro patch of {height}x{width} px pasted at {paste_at} leaves the image of {config.full[0]}x{config.full[1]} px"
+        )
     return images.at[:, top : top + height, left : left + width].set(macro)
 
 

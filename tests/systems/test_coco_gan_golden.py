@@ -13,7 +13,13 @@ from jaxgan import coords
 from jaxgan.systems import coco_gan, coco_gan_sample
 from jaxgan.systems.coco_gan_import import import_variables, place
 
-FILES = ["CelebA_64x64_N2M2S32", "CelebA_128x128_N4M4S64", "CelebA_128x128_N2M2S64_PatchGuided", "MP3D_256x768_N2M2S128", "LSUN_256x256_N2M2S128_Extrapolation"]
+FILES = [
+    "CelebA_64x64_N2M2S32",
+    "CelebA_128x128_N4M4S64",
+    "CelebA_128x128_N2M2S64_PatchGuided",
+    "MP3D_256x768_N2M2S128",
+    "LSUN_256x256_N2M2S128_Extrapolation",
+]
 TRAIN, INFER = {"atol": 5e-5, "rtol": 1e-5}, {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -150,7 +156,10 @@ def check_gradients(case, group, gradients):
 def test_discriminator_objective(case):
     arrays, params = case.arrays, case.trained.params
     own = {name: params[name] for name in ("D", "A")}
-    objective = jax.value_and_grad(lambda own: coco_gan.discriminator_loss(case.networks, case.beyond, own, params, case.trained.model, case.drawn, case.fake), has_aux=True)
+    objective = jax.value_and_grad(
+        lambda own: coco_gan.discriminator_loss(case.networks, case.beyond, own, params, case.trained.model, case.drawn, case.fake),
+        has_aux=True,
+    )
     (loss, (model, info)), gradients = jax.jit(objective)(own)
     suffix = "_beyond" if case.beyond else ""
     expected = {
@@ -209,7 +218,9 @@ def test_content_objective(case):
         pytest.skip("this configuration trains no content head")
     params, model = case.trained.params, case.trained.model
     player = coco_gan.make_players(case.networks)["Q"]
-    (loss, _), gradients = jax.jit(jax.value_and_grad(lambda own: player.loss(own, params, model, case.drawn, None), has_aux=True))({"Q": params["Q"]})
+    (loss, _), gradients = jax.jit(jax.value_and_grad(lambda own: player.loss(own, params, model, case.drawn, None), has_aux=True))(
+        {"Q": params["Q"]}
+    )
     assert float(loss) == pytest.approx(float(case.arrays["loss/q_loss"]), rel=1e-5)
     check_gradients(case, "q", gradients)
 
