@@ -38,7 +38,7 @@ EXTRAS = {
 }
 """Extra: (module that it brings, what it is for)."""
 
-FASTER = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 takes a quarter of the time, and overstates the memory"
+FASTER = "JAX_EXEC_TIME_OPTIMIZATION_EFFORT=-1 is several times faster, and may overstate the memory"
 
 _PACKAGES = "jaxgan jax jaxlib flax optax orbax-checkpoint grain tensorflow-datasets numpy libtpu".split()
 
