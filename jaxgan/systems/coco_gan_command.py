@@ -92,13 +92,21 @@ def run(generator: Generator, options: Options) -> str:
     if out.suffix == ".png":
         images = np.concatenate(list(groups(config, trained, options)))
         viz.write_png(out, viz.grid(images, options.walk or (len(options.at) // 2) or None) if len(images) > 1 else images[0])
-        return f"{out}: {len(images)} images of {images.shape[1]}x{images.shape[2]} px{step}"
+        seam = "" if options.box is not None or options.at else f"; {seams(config, images)}"
+        return f"{out}: {len(images)} images of {images.shape[1]}x{images.shape[2]} px{step}{seam}"
     number = 0
     for images in groups(config, trained, options):
         for image in images:
             viz.write_png(out / f"{number:06d}.png", image)
             number += 1
     return f"{out}: {number} files of {images.shape[1]}x{images.shape[2]} px{step}"
+
+
+def seams(config: Config, images: np.ndarray) -> str:
+    """How visible the borders of micro patches are in full images [n, H, W, C], in words."""
+    found = viz.seam_statistic(images, config.micro, config.coordinates == "cylindrical")
+    wrap = f", {found['wrap']:.2f} where the edges meet" if "wrap" in found else ""
+    return f"seam statistic {found['seam']:.2f}{wrap} (1: the borders of patches cannot be told from other pixels)"
 
 
 def check(config: Config, options: Options) -> None:

@@ -1,5 +1,6 @@
 """COCO-GAN against what the published code computed: forward passes, every loss, gradients, and the running state after an update."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgan import coords
+from jaxgan import coords, losses
 from jaxgan.systems import coco_gan, coco_gan_sample
 from jaxgan.systems.coco_gan_import import import_variables, place
 
@@ -34,8 +35,6 @@ class Case(NamedTuple):
     after_generator: dict
 
     def content_networks(self):
-        import dataclasses
-
         return coco_gan.Networks(dataclasses.replace(self.config, content_weight=1.0))
 
 
@@ -95,30 +94,39 @@ def test_training_forward(case):
     np.testing.assert_allclose(micro[: len(expected)], expected, **TRAIN)
 
     networks = case.content_networks()
+
+    @jax.jit
+    def judge(images, at):
+        normalised, _ = networks.normalise("D", params["D"], model["D"])
+        (features, logits), _ = networks.run("D", normalised, {}, images, at)
+        return logits, [coco_gan.head_error(networks, name, params[name], model[name], features, 0.0)[2] for name in ("A", "Q")]
+
     fake_at = case.drawn["coordinate_beyond" if case.beyond else "coordinate"]
     for kind, images, at in (("real", case.drawn["real"][:, 0], case.drawn["coordinate"]), ("fake", case.fake, fake_at)):
-        normalised, _ = networks.normalise("D", params["D"], model["D"])
-        (features, logits), _ = jax.jit(lambda n, i, a: networks.run("D", n, {}, i, a))(normalised, images, at)
+        logits, (coordinate, latents) = judge(images, at)
         np.testing.assert_allclose(logits, arrays[f"train/d_{kind}_logit"], **TRAIN)
-        for name, key in (("A", "coord"), ("Q", "z")):
-            _, _, prediction = coco_gan.head_error(networks, name, params[name], model[name], features, 0.0)
-            np.testing.assert_allclose(prediction, arrays[f"train/{key}_pred_{kind}"], **TRAIN)
+        np.testing.assert_allclose(coordinate, arrays[f"train/coord_pred_{kind}"], **TRAIN)
+        np.testing.assert_allclose(latents, arrays[f"train/z_pred_{kind}"], **TRAIN)
 
 
 def test_inference_forward(case):
     """Running statistics: single micro patches, logits with and without coordinates, features and heads."""
     arrays, params, model = case.arrays, case.trained.params, case.trained.model
-    patches = coco_gan_sample.patches(case.config, case.trained, case.drawn["latents"], jnp.asarray(arrays["infer/gen_micro_coord"]))
-    np.testing.assert_allclose(patches, arrays["infer/gen_micro"], **INFER)
-    networks, images = case.content_networks(), jnp.asarray(arrays["train/real_macro"])
-    normalised, _ = networks.normalise("D", params["D"], model["D"])
-    (features, logits), _ = networks.run("D", normalised, {}, images, case.drawn["coordinate"])
-    np.testing.assert_allclose(logits, arrays["infer/d_real_logit"], **INFER)
-    np.testing.assert_allclose(networks.run("D", normalised, {}, images, None)[0][1], arrays["infer/d_real_logit_no_coord"], **INFER)
-    np.testing.assert_allclose(features, arrays["infer/d_real_feature"], **INFER)
-    for name, key in (("A", "coord_pred_real"), ("Q", "z_pred_real")):
-        head, _ = networks.normalise(name, params[name], model[name])
-        np.testing.assert_allclose(networks.run(name, head, model[name], features, train=False)[0], arrays[f"infer/{key}"], **INFER)
+    networks = case.content_networks()
+
+    @jax.jit
+    def infer(latents, micro_at, images, at):
+        patches = coco_gan_sample.patches(case.config, case.trained, latents, micro_at)
+        normalised, _ = networks.normalise("D", params["D"], model["D"])
+        (features, logits), _ = networks.run("D", normalised, {}, images, at)
+        (_, blind), _ = networks.run("D", normalised, {}, images, None)
+        heads = [networks.run(n, networks.normalise(n, params[n], model[n])[0], model[n], features, train=False)[0] for n in ("A", "Q")]
+        return patches, logits, blind, features, *heads
+
+    names = ("gen_micro", "d_real_logit", "d_real_logit_no_coord", "d_real_feature", "coord_pred_real", "z_pred_real")
+    given = jnp.asarray(arrays["infer/gen_micro_coord"]), jnp.asarray(arrays["train/real_macro"])
+    for name, ours in zip(names, infer(case.drawn["latents"], given[0], given[1], case.drawn["coordinate"]), strict=True):
+        np.testing.assert_allclose(ours, arrays[f"infer/{name}"], **INFER, err_msg=name)
 
 
 def test_full_image(case):
@@ -184,12 +192,13 @@ def test_discriminator_objective(case):
 
 
 def test_gradient_slopes(case):
-    from jaxgan import losses
+    @jax.jit
+    def slopes_of(mixed):
+        normalised, _ = case.networks.normalise("D", case.trained.params["D"], case.trained.model["D"])
+        return losses.gradient_slopes(lambda x: case.networks.run("D", normalised, {}, x, None)[0][1], mixed)
 
-    normalised, _ = case.networks.normalise("D", case.trained.params["D"], case.trained.model["D"])
     alpha = case.drawn["alpha_beyond" if case.beyond else "alpha"]
-    mixed = losses.interpolate(case.drawn["real"][:, 0], case.fake, alpha)
-    slopes = losses.gradient_slopes(lambda x: case.networks.run("D", normalised, {}, x, None)[0][1], mixed)
+    slopes = slopes_of(losses.interpolate(case.drawn["real"][:, 0], case.fake, alpha))
     np.testing.assert_allclose(slopes, case.arrays["loss/gp_slopes"], rtol=1e-4, atol=1e-6)
 
 
@@ -228,10 +237,15 @@ def test_content_objective(case):
 def test_head_statistics_after_the_fakes(case):
     networks, params, model = case.content_networks(), case.trained.params, case.trained.model
     at = case.drawn["coordinate_beyond" if case.beyond else "coordinate"]
-    normalised, _ = networks.normalise("D", params["D"], model["D"])
-    (features, _), _ = networks.run("D", normalised, {}, case.fake, at)
-    for name, scope in (("A", "GD_spatial_prediction_head"), ("Q", "Q_content_prediction_head")):
-        _, after, _ = coco_gan.head_error(networks, name, params[name], model[name], features, 0.0)
+
+    @jax.jit
+    def heads_after(images, at):
+        normalised, _ = networks.normalise("D", params["D"], model["D"])
+        (features, _), _ = networks.run("D", normalised, {}, images, at)
+        return [coco_gan.head_error(networks, name, params[name], model[name], features, 0.0)[1] for name in ("A", "Q")]
+
+    scopes = ("GD_spatial_prediction_head", "Q_content_prediction_head")
+    for scope, after in zip(scopes, heads_after(case.fake, at), strict=True):
         for leaf, key in (("mean", "moving_mean"), ("variance", "moving_variance")):
             expected = case.arrays[f"after_fake_forward/{scope}/bn1/{key}"]
             np.testing.assert_allclose(after["stats"]["norm"][leaf], expected, rtol=1e-5, atol=1e-6)
