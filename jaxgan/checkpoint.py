@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxgan import files
 from jaxgan.system import State
 
 _FORMAT = 1
@@ -183,7 +184,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise ValueError(f"keep = {keep}: keep at least 1 checkpoint")
-        self._directory, self._keep, self._say, self._manager = epath.Path(directory), keep, say, None
+        self._directory, self._keep, self._say, self._manager = files.absolute(directory), keep, say, None
 
     def steps(self) -> list[int]:
         """Steps on disk, ascending, intact or not."""
@@ -325,7 +326,7 @@ def load_networks(directory: Any, parts: tuple[str, ...] = ("params", "model", "
     Raises:
       ValueError: no step, or none that is intact.
     """
-    directory, damaged = epath.Path(directory), []
+    directory, damaged = files.absolute(directory), []
     for step in reversed(steps_in(directory)):
         try:
             leaves = _read_manifest(directory / str(step))["leaves"]

@@ -36,6 +36,13 @@ def is_remote(path: Any) -> bool:
     return "://" in os.fspath(path)
 
 
+def absolute(path: Any) -> Any:
+    """``etils.epath.Path`` of a path; a relative local one is taken from the current folder (orbax takes no relative ones)."""
+    from etils import epath
+
+    return epath.Path(path if is_remote(path) else os.path.abspath(path))
+
+
 def check_writable(folder: Any, needed: int) -> None:
     """Makes a folder and proves that it can be written.
 

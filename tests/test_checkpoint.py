@@ -63,6 +63,17 @@ def test_restores_every_leaf_dtype_position_and_note(folder: Path) -> None:
     assert found.state.frozen is like.frozen, "frozen trees are not saved; they stay what the caller gave"
 
 
+def test_a_relative_folder_is_taken_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = Checkpoints("runs/here/checkpoints")
+    saved.save(1, state(1), {})
+    saved.close()
+    like = jax.eval_shape(lambda: state(0))._replace(frozen={"vgg": jnp.ones((2,))})
+    assert Checkpoints("runs/here/checkpoints").restore(like).step == 1
+    assert checkpoint.load_networks("runs/here/checkpoints")[0] == 1
+    assert (tmp_path / "runs/here/checkpoints/1").is_dir()
+
+
 def test_nothing_there_is_none_and_makes_no_folder(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "none").restore(state(0)) is None
     assert not (tmp_path / "none").exists()
