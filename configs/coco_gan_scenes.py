@@ -1,10 +1,13 @@
-"""COCO-GAN on drawn scenes at 64x64, N2M2S32, small: the main job of the README, with nothing to download.
+"""COCO-GAN on drawn scenes at 32x32, N2M2S16, small: the main job of the README, with nothing to download.
 
 Reproduces: nothing published; it shows that images made by parts become whole ones (sky, ground, objects) on two CPU cores.
 Command:    jaxgan train configs/coco_gan_scenes.py --workdir runs/scenes
 Hardware:   2 CPU cores.
-Expected:   a seam statistic below 1.3, in at most 15 minutes.
-Measured:   not yet.
+Expected:   a seam statistic below 1.3, in at most 15 minutes with the installation.
+Measured:   MEASURED
+
+Chosen for a short run, away from the published code's settings: a narrow generator and few latents, ten times its learning rates, the
+textbook forms of conditional batch norm and gradient penalty, and an averaged generator for sampling.
 """
 
 import dataclasses
@@ -15,9 +18,21 @@ from jaxgan.systems.coco_gan import Config
 
 def config() -> Experiment:
     return Experiment(
-        model=Config(full=(64, 64), macro=(32, 32), micro=(16, 16), g_width=16, d_width=16),
-        data=Data(source="scenes"),
-        run=Run(batch=16, kimg=32.0, save_every=500, sample_every=500),
+        model=Config(
+            full=(32, 32),
+            macro=(16, 16),
+            micro=(8, 8),
+            latent=32,
+            g_width=8,
+            d_width=16,
+            cbn_norm="std",
+            gp_mode="textbook",
+            g_lr=1e-3,
+            d_lr=2e-3,
+            ema=2.0,
+        ),
+        data=Data(source="scenes", count=20_000),
+        run=Run(batch=16, kimg=96.0, save_every=1000, sample_every=500),
     )
 
 

@@ -60,7 +60,8 @@ class Config:
     cbn_norm: Literal["var", "std"] = "var"
     """What conditional batch norm divides by: 'var' is the published code's, 'std' the textbook's."""
     gp_mode: Literal["reference", "textbook"] = "reference"
-    """Gradient penalty: the published code's (slopes over the height, one interpolation factor for each value) or the textbook's."""
+    """Gradient penalty: the published code's (slopes over the height, one interpolation factor for each value, a critic without
+    coordinates) or the textbook's (over the whole patch, one factor for each sample, the critic with coordinates)."""
     sn_stop_gradient: bool = False
     """Hold the singular vectors of spectral normalisation fixed in the gradient."""
     gp_weight: float = 10.0
@@ -287,8 +288,11 @@ def discriminator_loss(networks, beyond, own, params, model, drawn, fake):
     (features, logits), _ = networks.run("D", normalised, model["D"], both, at_both)
     features, logits = features.reshape(-1, 2, features.shape[-1]), logits.reshape(-1, 2)
 
-    mixed = losses.interpolate(real, fake, drawn["alpha" + suffix])
-    slopes = losses.gradient_slopes(lambda x: networks.run("D", normalised, model["D"], x, None)[0][1], mixed, config.gp_mode)
+    alpha = drawn["alpha" + suffix]
+    mixed = losses.interpolate(real, fake, alpha)
+    # the published code leaves the coordinate out of the penalised critic, which leaves the projection unbounded by the penalty
+    at_mixed = losses.interpolate(at_real, at_fake, alpha[:, :, 0, 0]) if config.gp_mode == "textbook" else None
+    slopes = losses.gradient_slopes(lambda x: networks.run("D", normalised, model["D"], x, at_mixed)[0][1], mixed, config.gp_mode)
     penalty = config.gp_weight * losses.gradient_penalty(slopes)
 
     # the two halves have their own batch statistics; both move the running ones, one power iteration serves both
@@ -351,7 +355,9 @@ def make_players(networks: Networks) -> dict[str, Player]:
 
     def with_fakes(objective, corner, moves_generator):
         def loss(own, params, model, drawn, key):
-            fake, after = networks.generate({**params, **own}["G"], model["G"], drawn["latents"], drawn[corner])
+            generator = {**params, **own}["G"]
+            generator = hold_later_blocks(generator) if corner == "corner_beyond" else generator
+            fake, after = networks.generate(generator, model["G"], drawn["latents"], drawn[corner])
             value, (model, info) = objective(own, params, model, drawn, fake)
             return value, ({**model, "G": after} if moves_generator else model, info)
 
@@ -381,6 +387,12 @@ def label_first_blocks(own: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(label, own)
 
 
+def hold_later_blocks(generator: Tree) -> Tree:
+    """The generator's parameters, those that post-training leaves alone without gradient."""
+    labels = label_first_blocks(generator)
+    return jax.tree.map(lambda leaf, label: leaf if label == "move" else jax.lax.stop_gradient(leaf), generator, labels)
+
+
 def shared_step(networks, players, prepare, ema_decay, state: State, batch, key) -> tuple[State, dict[str, Any]]:
     """The same step as ``play(players)``, with one run of the generator for each D and G pair.
 
@@ -402,7 +414,8 @@ def shared_step(networks, players, prepare, ema_decay, state: State, batch, key)
         first, second = ("D_beyond", "G_beyond") if beyond else ("D", "G")
         corner = drawn["corner_beyond" if beyond else "corner"]
         generate = functools.partial(networks.generate, model=model["G"], latents=drawn["latents"], corner=corner)
-        fake, pull, after = jax.vjp(generate, params["G"], has_aux=True)
+        moving = hold_later_blocks if beyond else lambda generator: generator
+        fake, pull, after = jax.vjp(lambda g, generate=generate, moving=moving: generate(moving(g)), params["G"], has_aux=True)
 
         own = {name: params[name] for name in players[first].owns}
         objective = functools.partial(discriminator_loss, networks, beyond)
