@@ -3,8 +3,8 @@
 python benchmarks/coco_gan_speed.py [--rounds 5] [--batch 8] [--profile]
 
 Compiles CelebA_64 N2M2S32 at full width in float32 in several forms and steps them in turn, so that noise falls on
-all alike; prints the median CPU-seconds of a step and the ratio to the fastest form, then sampling, then peak memory. Each run appends a line to
-benchmarks/results/coco_gan_speed.jsonl. `--profile` prints where the time of the default form goes.
+all alike; prints the median CPU-seconds of a step and the ratio to the default form, then sampling, then peak memory. Each run appends a
+line to benchmarks/results/coco_gan_speed.jsonl. `--profile` prints where the time of the default form goes.
 """
 
 from __future__ import annotations
