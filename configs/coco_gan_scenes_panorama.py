@@ -26,6 +26,7 @@ def config() -> Experiment:
             coordinates="cylindrical",
             cbn_norm="std",
             gp_mode="textbook",
+            spatial_weight=1.0,
             g_lr=1e-3,
             d_lr=2e-3,
             ema=2.0,
