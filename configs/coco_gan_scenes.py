@@ -8,8 +8,8 @@ Measured:   MEASURED
 
 Chosen for a short run, away from the published code's settings: a narrow generator and few latents, ten times its learning rates, the
 textbook forms of conditional batch norm and gradient penalty, and an averaged generator for sampling. The textbook penalty bounds the
-critic's coordinate term, so the coordinate error needs a hundredth of the published weight beside it; at 100 the generator paints coordinates
-as colours.
+critic's coordinate term, so the coordinate error needs a hundredth of the published weight beside it; at 100 the generator paints
+coordinates as colours.
 """
 
 import dataclasses
