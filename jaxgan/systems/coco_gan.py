@@ -74,6 +74,8 @@ class Config:
     g_lr: float = 1e-4
     d_lr: float = 4e-4
     q_lr: float = 1e-4
+    anneal: tuple[int, int] = (0, 0)
+    """Learning rates fall linearly to 0 between these two steps; (0, 0): constant, as published."""
     ema: float = 0.0
     """Half-life in kimg of the averaged generator that sampling then uses; 0: none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -87,6 +89,8 @@ class Config:
         discriminator_widths(self.macro, self.d_extra_blocks)
         if self.extrapolate < 0:
             raise ValueError(f"extrapolate {self.extrapolate} must be 0 or more micro patches")
+        if self.anneal != (0, 0) and not 0 <= self.anneal[0] < self.anneal[1]:
+            raise ValueError(f"anneal {self.anneal}: the first step must come before the second; (0, 0) keeps the learning rates")
         if self.channels < 1 or self.latent < 1:
             raise ValueError(f"channels {self.channels} and latent {self.latent} must be positive")
 
@@ -343,10 +347,15 @@ def content_loss(networks, own, params, model, drawn, fake):
     return losses.wasserstein_generator(logits) + networks.config.content_weight * content, ({**model, "Q": head}, {})
 
 
-def adam(learning_rate: float) -> optax.GradientTransformation:
-    """Adam with beta1 = 0, beta2 = 0.999, epsilon = 1e-8: with no momentum it needs no first moment, only the corrected second."""
+def adam(learning_rate: float, anneal: tuple[int, int] = (0, 0)) -> optax.GradientTransformation:
+    """Adam with beta1 = 0, beta2 = 0.999, epsilon = 1e-8: with no momentum it needs no first moment, only the corrected second.
+
+    ``anneal``: the rate falls linearly to 0 between these two of its updates; (0, 0) keeps it.
+    """
+    begin, end = anneal
+    rate = optax.linear_schedule(learning_rate, 0.0, end - begin, begin) if end else learning_rate
     second_moment = optax.scale_by_rms(0.999, 1e-8, eps_in_sqrt=False, bias_correction=True)
-    return optax.chain(second_moment, optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(second_moment, optax.scale_by_learning_rate(rate))
 
 
 def make_players(networks: Networks) -> dict[str, Player]:
@@ -365,16 +374,18 @@ def make_players(networks: Networks) -> dict[str, Player]:
 
     discriminate, generate = functools.partial(discriminator_loss, networks), functools.partial(generator_loss, networks)
     players = {
-        "D": Player(("D", "A"), with_fakes(functools.partial(discriminate, False), "corner", False), adam(config.d_lr)),
-        "G": Player(("G", "A"), with_fakes(functools.partial(generate, False), "corner", True), adam(config.g_lr)),
+        "D": Player(("D", "A"), with_fakes(functools.partial(discriminate, False), "corner", False), adam(config.d_lr, config.anneal)),
+        "G": Player(("G", "A"), with_fakes(functools.partial(generate, False), "corner", True), adam(config.g_lr, config.anneal)),
     }
     if config.extrapolate:
-        first_blocks = optax.partition({"move": adam(config.g_lr), "hold": optax.set_to_zero()}, label_first_blocks)
+        first_blocks = optax.partition({"move": adam(config.g_lr, config.anneal), "hold": optax.set_to_zero()}, label_first_blocks)
         beyond_d, beyond_g = functools.partial(discriminate, True), functools.partial(generate, True)
-        players["D_beyond"] = Player(("D", "A"), with_fakes(beyond_d, "corner_beyond", False), adam(config.d_lr))
+        players["D_beyond"] = Player(("D", "A"), with_fakes(beyond_d, "corner_beyond", False), adam(config.d_lr, config.anneal))
         players["G_beyond"] = Player(("G",), with_fakes(beyond_g, "corner_beyond", True), first_blocks)
     if "Q" in networks.modules:
-        players["Q"] = Player(("Q",), with_fakes(functools.partial(content_loss, networks), "corner", False), adam(config.q_lr))
+        players["Q"] = Player(
+            ("Q",), with_fakes(functools.partial(content_loss, networks), "corner", False), adam(config.q_lr, config.anneal)
+        )
     return players
 
 
