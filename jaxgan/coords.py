@@ -85,7 +85,8 @@ def coordinates(geometry: Geometry, corner: jax.Array, size: tuple[int, int]) ->
       float32 [..., 2] (vertical, horizontal), each in [-1, 1] for patches inside the image; on the cylinder [..., 3]
       (vertical, cos, sin) of the angle pi * (2 * column / width - 1), with values below 1e-6 set to 0.
     """
-    corner = jnp.asarray(corner, jnp.float32)
+    corner = jnp.asarray(corner)
+    corner = corner if corner.dtype == jnp.float64 else corner.astype(jnp.float32)
     vertical = _affine(corner[..., 0], geometry.full[0] - size[0])
     if not geometry.cylindrical:
         return jnp.stack([vertical, _affine(corner[..., 1], geometry.full[1] - size[1])], -1)
@@ -137,7 +138,7 @@ def macro_corners(geometry: Geometry, beyond: int = 0) -> np.ndarray:
 
 def corners_of(geometry: Geometry, coordinate: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Inverse of ``coordinates``: float32 top left pixels [..., 2] of patches of ``size`` at the given coordinates."""
-    coordinate = jnp.asarray(coordinate, jnp.float32)
+    coordinate = jnp.asarray(coordinate)
     row = (coordinate[..., 0] + 1.0) / 2.0 * (geometry.full[0] - size[0])
     if geometry.cylindrical:
         turn = jnp.arctan2(coordinate[..., 2], coordinate[..., 1]) / jnp.pi

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxgan.nets.layers import BatchNorm, Conv, Dense, moments
+from jaxgan.nets.layers import BatchNorm, Conv, Dense, at_least_float32, moments
 
 
 def generator_widths(micro: tuple[int, int], extra_blocks: int) -> list[int]:
@@ -79,7 +79,7 @@ class ConditionalBatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         power = variance * variance if self.form == "var" else variance
-        normalised = (x.astype(jnp.float32) - mean) * lax.rsqrt(power + self.epsilon)
+        normalised = (at_least_float32(x) - mean) * lax.rsqrt(power + self.epsilon)
         return (gamma * normalised + beta).astype(x.dtype)
 
 
@@ -127,7 +127,7 @@ class Generator(nn.Module):
             block = GeneratorBlock(multiple * self.width, up, self.cbn_form, self.dtype, self.axis_name, name=f"block_{index}")
             x = block(x, condition, train)
         x = nn.relu(BatchNorm(axis_name=self.axis_name, name="norm")(x, train))
-        return jnp.tanh(Conv(self.channels, 3, dtype=self.dtype, name="output")(x).astype(jnp.float32))
+        return jnp.tanh(at_least_float32(Conv(self.channels, 3, dtype=self.dtype, name="output")(x)))
 
 
 class DiscriminatorBlock(nn.Module):
@@ -165,7 +165,7 @@ class Discriminator(nn.Module):
         for index, multiple in enumerate(widths):
             down = index == 0 or (index > self.extra_blocks and index < len(widths) - 1)
             x = DiscriminatorBlock(multiple * self.width, index == 0, down, self.dtype, name=f"block_{index}")(x)
-        features = nn.relu(x).astype(jnp.float32).sum((1, 2))
+        features = at_least_float32(nn.relu(x)).sum((1, 2))
         logits = Dense(1, name="output")(features)
         if coordinates is not None:
             logits = logits + jnp.sum(features * Dense(features.shape[-1], name="projection")(coordinates), -1, keepdims=True)

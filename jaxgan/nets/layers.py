@@ -16,6 +16,11 @@ from jax import lax
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Everything but float64 as float32; tests compute in float64."""
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+
+
 def truncated_normal(stddev: float):
     """Initialiser: a normal distribution cut at two of its standard deviations, with no correction of the variance (as TensorFlow 1)."""
 
@@ -140,18 +145,17 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """A linear layer with bias, in float32; Glorot-uniform weights. ``spectral`` as in ``Conv``."""
+    """A linear layer with bias, in its parameters' type (float32); Glorot-uniform weights. ``spectral`` as in ``Conv``."""
 
     features: int
     spectral: bool = True
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         declare_spectral(self, self.features)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return x.astype(kernel.dtype) @ kernel + bias
 
 
 def declare_spectral(module: nn.Module, features: int) -> None:
@@ -195,17 +199,17 @@ def _unit(vector: jax.Array) -> jax.Array:
 
 
 def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean, biased variance and number of values behind them, over all axes but the last, in float32.
+    """Mean, biased variance and number of values behind them, over all axes but the last, in float32 or wider.
 
     ``axis_name``: an axis of ``pmap`` or ``shard_map`` over which the batch is spread; on a mesh under ``jit`` it is not needed.
     """
-    x = x.astype(jnp.float32)
+    x = at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
-    count = jnp.asarray(x.size // x.shape[-1], jnp.float32)
+    count = jnp.asarray(x.size // x.shape[-1], x.dtype)
     mean = x.mean(axes)
     if axis_name is not None:
         mean = lax.pmean(mean, axis_name)
-        count = count * lax.psum(1.0, axis_name)
+        count = count * lax.psum(jnp.ones((), x.dtype), axis_name)
     variance = jnp.square(x - mean).mean(axes)
     if axis_name is not None:
         variance = lax.pmean(variance, axis_name)
@@ -239,4 +243,4 @@ class BatchNorm(nn.Module):
         else:
             mean, variance = running_mean.value, running_variance.value
         scale = gamma * lax.rsqrt(variance + self.epsilon)
-        return ((x.astype(jnp.float32) - mean) * scale + beta).astype(x.dtype)
+        return ((at_least_float32(x) - mean) * scale + beta).astype(x.dtype)

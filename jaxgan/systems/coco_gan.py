@@ -107,10 +107,12 @@ class Networks:
 
     config: Config
     axis_name: str | None = None
+    dtype: Any = None
+    """Computes in another type than ``config.dtype``, for instance float64 to check against."""
 
     @functools.cached_property
     def modules(self) -> dict[str, Any]:
-        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        c, dtype = self.config, jnp.dtype(self.dtype or self.config.dtype)
         modules = {
             "G": Generator(c.micro, c.channels, c.g_width, c.g_extra_blocks, c.cbn_norm, dtype, self.axis_name),
             "D": Discriminator(c.macro, c.d_width, c.d_extra_blocks, dtype),

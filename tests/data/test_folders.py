@@ -249,6 +249,8 @@ def test_a_damaged_set_is_an_error_not_a_wrong_image(tmp_path, damage):
         images(tmp_path / "out", (32, 32, 3))
 
 
+# The child only lowers its limit and executes; a jax that an earlier test started in this process warns of the fork.
+@pytest.mark.filterwarnings("ignore:os.fork", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     """Files may not grow beyond 40 kB here: the records of 100 images do not fit."""
     write(tmp_path / "in", {f"{i}.png": png(noise(32, 32, 3, seed=i)) for i in range(100)})
