@@ -54,7 +54,7 @@ def test_one_run_of_the_generator_equals_two(after):
 def test_one_run_equals_two_in_other_games(changes, monkeypatch):
     """With Adam's epsilon at 1 its first step is no mere sign, so that rounding stays rounding through five updates that build on it."""
     rms = optax.scale_by_rms(0.999, 1.0, eps_in_sqrt=False, bias_correction=True)
-    monkeypatch.setattr(coco_gan, "adam", lambda rate: optax.chain(rms, optax.scale_by_learning_rate(rate)))
+    monkeypatch.setattr(coco_gan, "adam", lambda rate, anneal=(0, 0): optax.chain(rms, optax.scale_by_learning_rate(rate)))
     config = dataclasses.replace(CONFIG, ema=0.0, **changes)
     once, twice = config.system(), dataclasses.replace(config, shared_forward=False).system()
     batch = reals(once, 8)
@@ -287,3 +287,20 @@ def test_networks_fit_any_sizes_that_are_accepted(full, macro, micro):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
     assert info["loss/G"].shape == ()
     assert jax.eval_shape(lambda s: system.sample(s, jax.random.key(0), 3), state).shape == (3, *full, 2)
+
+
+def test_annealed_learning_rates_fall_linearly_to_0_between_their_steps():
+    """Against the update without annealing: whole before, half in the middle, none at the end."""
+    gradients = {"w": jnp.asarray([1.0, -2.0])}
+    plain, annealed = coco_gan.adam(0.1), coco_gan.adam(0.1, (2, 6))
+    states = [tx.init(gradients) for tx in (plain, annealed)]
+    shares = []
+    with jax.numpy_dtype_promotion("standard"):
+        for _ in range(7):
+            (whole, states[0]), (part, states[1]) = (
+                tx.update(gradients, state) for tx, state in zip((plain, annealed), states, strict=True)
+            )
+            shares.append(float(part["w"][0] / whole["w"][0]))
+    np.testing.assert_allclose(shares, [1, 1, 1, 0.75, 0.5, 0.25, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="anneal"):
+        coco_gan.Config(anneal=(5, 5))
