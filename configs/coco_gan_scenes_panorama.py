@@ -3,7 +3,7 @@
 Reproduces: nothing published; the seam where the edges meet is to be no worse than the inner seams.
 Command:    jaxgan train configs/coco_gan_scenes_panorama.py --workdir runs/panorama
 Hardware:   2 CPU cores.
-Measured:   MEASURED
+Measured:   after 8 of the 48 kimg, on 2,000 scenes: seam statistic 2.44, 2.30 where the edges meet; not run to its end.
 
 The short-run settings of coco_gan_scenes.py.
 """
