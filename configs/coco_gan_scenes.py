@@ -4,7 +4,7 @@ Reproduces: nothing published; it shows that images made by parts become whole o
 Command:    jaxgan train configs/coco_gan_scenes.py --workdir runs/scenes
 Hardware:   2 CPU cores.
 Expected:   sky, ground and objects that a person recognises, in at most 15 minutes with the installation.
-Measured:   seam statistic 1.94 on 64 images, 741 s with the installation on two shared cores; a person can tell sky, ground, sun and houses.
+Measured:   seam statistic 1.94 on 64 images, 741 s with the installation on two shared cores; sky, ground, sun and houses can be told.
 
 Chosen for a short run, away from the published code's settings: a narrow generator and few latents, ten times its learning rates, which
 fall to 0 over the last 24 kimg, the textbook forms of conditional batch norm and gradient penalty, and an averaged generator for sampling.
