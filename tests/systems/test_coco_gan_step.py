@@ -5,6 +5,7 @@ moments, and what of the running arrays each update leaves behind.
 """
 
 import dataclasses
+import functools
 
 import coco_gan_reference as reference
 import jax
@@ -24,7 +25,11 @@ CASES = {
     "published": CONFIG,
     "guided": dataclasses.replace(CONFIG, **EVEN | {"content_weight": 1.0}),
     "guided, generator run twice": dataclasses.replace(CONFIG, **EVEN | {"content_weight": 1.0}, shared_forward=False),
+    "beyond the border": dataclasses.replace(CONFIG, **EVEN, extrapolate=1),
 }
+# Post-training's players see what two others left. In float32 rounding has decided by then where some arrays went, and its own players'
+# gradients differ by percents; in float64 they agree.
+DOUBLE = {"beyond the border"}
 # The same program at half the compile time.
 QUICKLY = {"xla_backend_optimization_level": 0}
 
@@ -110,10 +115,9 @@ def decided_by_rounding(result, after) -> dict[str, dict[str, np.ndarray]]:
 
 def check(before, after, moments_after, result, info):
     """The step's outcome against the reference's ``result``; all by TensorFlow name."""
-    # G_beyond's reported norm is of the whole generator's gradient, of which it moves two blocks
-    expected_info = {name: value for name, value in result.info.items() if name in info and name != "gradient/G_beyond"}
+    expected_info = {name: value for name, value in result.info.items() if name in info}
     reported = {name for name in info if name.startswith(("loss/", "gradient/", "spatial/", "penalty"))}
-    assert reported <= {*expected_info, "gradient/G_beyond"}
+    assert reported <= set(expected_info)
     for name, expected in expected_info.items():
         # a Wasserstein estimate is a difference of two means that are many times larger
         assert float(info[name]) == pytest.approx(expected, rel=1e-4, abs=1e-4 if name.startswith("wasserstein") else 0.0), name
@@ -172,6 +176,18 @@ def test_the_reference_is_the_published_code(arrays, variables):
                     np.testing.assert_allclose(after[name], expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=key)
 
 
+def in_double(tree):
+    """Its floating-point leaves in float64."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+
+
+def step_in_double(config):
+    """The library's step with networks, objectives and updates in float64. It takes the draws in the batch's place, because with float64
+    switched on the same key draws other numbers."""
+    networks = coco_gan.Networks(config, dtype=jnp.float64)
+    return functools.partial(coco_gan.shared_step, networks, coco_gan.make_players(networks), lambda drawn, key: drawn, 0.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_step(case, variables):
@@ -181,12 +197,17 @@ def test_step(case, variables):
     trained = import_variables(config, variables)
     state = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(system.init, jax.random.key(0)))
     state = state._replace(params=trained.params, model=trained.model)
-    step = jax.jit(system.step, compiler_options=QUICKLY)
+    step = jax.jit(system.step if case not in DOUBLE else step_in_double(config), compiler_options=QUICKLY)
     weights = reference.Weights(*doubles([config.gp_weight, config.spatial_weight, config.content_weight]))
     players: dict[str, tuple] = {}
     for count in (1, 2):
         batch, key = random_batch(config, count), jax.random.key(count)
-        following, info = step(state, batch, key)
+        if case in DOUBLE:
+            drawn = coco_gan.draw_step(config, None, batch, jax.random.fold_in(key, 0))
+            with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+                following, info = step(in_double(state), in_double(drawn), key)
+        else:
+            following, info = step(state, batch, key)
         draws = reference_draws(config, batch, key)
         before, after = by_name(state, variables), by_name(following, variables)
         whole = doubles(variables | before)  # the reference reads a content head even where nobody trains one
