@@ -30,9 +30,15 @@ def truncated_normal(stddev: float):
     return init
 
 
-def convolve(x: jax.Array, kernel: jax.Array, padding: Any = "SAME") -> jax.Array:
-    """Stride-1 convolution in the dtype of ``x``: [B, H, W, I], [k, k, I, O] -> [B, H, W, O]."""
-    return lax.conv_general_dilated(x, kernel.astype(x.dtype), (1, 1), padding, dimension_numbers=DIMENSIONS)
+def convolve(x: jax.Array, kernel: jax.Array, padding: Any = "SAME", *, stride: int = 1, precision: Any = None) -> jax.Array:
+    """Convolution in the dtype of ``x``: [B, H, W, I], [k, k, I, O] -> [B, H / stride, W / stride, O].
+
+    ``padding`` 'SAME' is TensorFlow's (an odd pixel goes to the lower right). ``precision``: as in ``jax.lax``, for devices whose products
+    are rounded (TPU, and TF32 on GPUs); without effect on CPUs.
+    """
+    return lax.conv_general_dilated(
+        x, kernel.astype(x.dtype), (stride, stride), padding, dimension_numbers=DIMENSIONS, precision=precision
+    )
 
 
 def upsample(x: jax.Array) -> jax.Array:
