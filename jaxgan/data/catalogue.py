@@ -39,6 +39,12 @@ def open_catalogue(data: configure.Data, image: tuple[int, int, int]) -> pipelin
     check_framing(data.crop, data.filter)
     if image[2] not in (1, 3, 4):
         raise ValueError(f"images have 1, 3 or 4 channels, not {image[2]}; change the model's channels")
+    framing = Framing(tuple(image), data.crop, data.filter)
+    return pipeline.ImageSource(pipeline.open_records(open_builder(data), data.split), image, frame=framing, name=data.source)
+
+
+def open_builder(data: configure.Data):
+    """TFDS's builder of the prepared set that ``data.source`` names; raises as `open_catalogue`."""
     name = data.source.removeprefix("tfds:").strip("/")
     if not re.fullmatch(r"[A-Za-z0-9_]+(/[A-Za-z0-9_.\-]+)?", name):
         raise ValueError(f"{data.source!r} does not name a catalogue set; write tfds:NAME or tfds:NAME/CONFIG, for instance tfds:celeb_a")
@@ -53,8 +59,7 @@ def open_catalogue(data: configure.Data, image: tuple[int, int, int]) -> pipelin
     stored = builder.info.file_format.value
     if stored != "array_record":
         raise ValueError(f"{folder} is stored as {stored}, which needs TensorFlow to read; prepare it again: {_command(name, data.root)}")
-    framing = Framing(tuple(image), data.crop, data.filter)
-    return pipeline.ImageSource(pipeline.open_records(builder, data.split), image, frame=framing, name=data.source)
+    return builder
 
 
 def _homes(root: str) -> list[str]:

@@ -91,7 +91,7 @@ def import_folder(
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r} to import from")
     if out.exists():
         raise FileExistsError(f"{os.fspath(out)!r} exists already; name a new folder or remove that one first")
-    files = _image_files(source)
+    files = image_files(source)
     if not files:
         raise ValueError(f"no file below {os.fspath(source)!r} ends in {', '.join(SUFFIXES)}")
     held = [name for name in files if _share(name) < test_share]
@@ -137,7 +137,7 @@ def _check(settings: Settings) -> None:
         raise ValueError(f"max_pixels is {settings.max_pixels}, but must be at least 1")
 
 
-def _image_files(source) -> list[str]:
+def image_files(source) -> list[str]:
     """Paths below `source`, in an order that does not depend on the file system; links to folders are not followed, for they may loop."""
     if "://" not in os.fspath(source):
         found = [os.path.relpath(os.path.join(top, name), source) for top, _, names in os.walk(source) for name in names]
@@ -233,6 +233,26 @@ def _read_all(source, names: list[str], settings: Settings) -> Iterator[tuple[st
 
 def read_image(path, settings: Settings) -> np.ndarray:
     """One file as uint8 [H, W, C]. Raises Rejected with the reason; whatever a hostile file makes a decoder raise becomes a reason too."""
+    return _guarded(path, settings, _framed)
+
+
+def read_whole(path, *, channels: int = 3, alpha: str = "white", max_pixels: int = 64_000_000) -> np.ndarray:
+    """One file at its own size as uint8 [H, W, C], read with the same suspicion as by an import. Raises Rejected with the reason."""
+    settings = Settings((1, 1), "none", "lanczos", channels, alpha, True, max_pixels, 0.0)
+    pixels = _guarded(path, settings, lambda image, _: np.asarray(image))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _framed(image, settings: Settings) -> np.ndarray:
+    left, top, right, bottom = crop_box(*image.size, settings.size, settings.crop)
+    if not settings.upscale and (bottom - top < settings.size[0] or right - left < settings.size[1]):
+        wanted = f"{settings.size[1]}x{settings.size[0]}"
+        raise Rejected(f"{right - left}x{bottom - top} pixels after the crop are fewer than the {wanted} wanted (--upscale takes it)")
+    return frame(image, settings.size, settings.crop, settings.filter)
+
+
+def _guarded(path, settings: Settings, finish) -> np.ndarray:
+    """``finish(decoded PIL image, settings)`` behind the checks of length, format, size, animation and colour mode."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -248,12 +268,7 @@ def read_image(path, settings: Settings) -> np.ndarray:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a camera's JPEG with previews; the first is the photograph
             raise Rejected(f"it is an animation of {image.n_frames} frames")
         image.load()
-        image = to_mode(ImageOps.exif_transpose(image), settings.channels, settings.alpha)
-        left, top, right, bottom = crop_box(*image.size, settings.size, settings.crop)
-        if not settings.upscale and (bottom - top < settings.size[0] or right - left < settings.size[1]):
-            wanted = f"{settings.size[1]}x{settings.size[0]}"
-            raise Rejected(f"{right - left}x{bottom - top} pixels after the crop are fewer than the {wanted} wanted (--upscale takes it)")
-        return frame(image, settings.size, settings.crop, settings.filter)
+        return finish(to_mode(ImageOps.exif_transpose(image), settings.channels, settings.alpha), settings)
     except Rejected:
         raise
     except UnidentifiedImageError:

@@ -1,0 +1,388 @@
+"""Images by a word on the command line: a folder of files, an imported or catalogue set, drawn scenes, or what a trained generator makes.
+
+Metrics and segmenters read all of them alike: a length, image `i` at its own size, a name, a label map where there is one, and a digest of
+the content under which features and tallies are cached.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxgan import configure
+from jaxgan.data import pipeline
+
+ACCEPTED = (
+    "a folder of PNG, JPEG or WebP files, a folder that `jaxgan data import` made, a workdir of `jaxgan train`, a generator folder "
+    "(generator.json), scenes or scenes:HEIGHTxWIDTH, or a prepared catalogue set (tfds:NAME)"
+)
+
+
+class Content(NamedTuple):
+    """What a kind of source must say of itself; image numbers are those of the whole source."""
+
+    names: Sequence[str]
+    """One for each image: a file's path below the folder, or the image's number."""
+    read: Callable[[int], np.ndarray]
+    """Image i as uint8 [H, W, 3]; may be called from several threads."""
+    digest: Callable[[Sequence[int]], str]
+    """sha256 over the content of these images in this order."""
+    label: Callable[[int], np.ndarray] | None = None
+    """Label map i as int32 [H, W]."""
+    classes: tuple[str, ...] = ()
+    """Names of the labels, where they are known."""
+
+
+class Images:
+    """Some images of a source, in a fixed order."""
+
+    def __init__(self, spec: str, content: Content, chosen: Sequence[int], facts: dict[str, Any]):
+        self.spec = spec
+        """As the user wrote it."""
+        self.facts = facts
+        """What a protocol says of the source: kind, split, seed and, for drawn images, how they become uint8."""
+        self._content, self._chosen = content, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Image i, uint8 [H, W, 3] at its own size. Raises ValueError naming a file that cannot be read."""
+        return self._content.read(self._at(i))
+
+    def label(self, i: int) -> np.ndarray | None:
+        """Label map of image i, int32 [H, W], or None where the source has none."""
+        return self._content.label(self._at(i)) if self._content.label else None
+
+    def name(self, i: int) -> str:
+        """Path below the folder, or the image's number."""
+        return self._content.names[self._at(i)]
+
+    @property
+    def has_labels(self) -> bool:
+        return self._content.label is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, where they are known, else ()."""
+        return self._content.classes
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 (64 hexadecimal digits) over the content of these images in this order; reads all of them the first time."""
+        return self._content.digest(self._chosen)
+
+    def take(self, indices: Sequence[int], **facts: Any) -> Images:
+        """Only these, in this order; `facts` are added to the source's own."""
+        return Images(self.spec, self._content, [self._at(i) for i in indices], {**self.facts, **facts})
+
+    def _at(self, i: int) -> int:
+        if not 0 <= i < len(self._chosen):
+            raise IndexError(f"image {i} of {len(self._chosen)} ({self.spec})")
+        return int(self._chosen[i])
+
+    def __repr__(self) -> str:
+        return f"Images({self.spec!r}, {len(self)} images)"
+
+
+def open_images(spec, *, split: str | None = None, n: int | None = None, seed: int | None = None, least: int = 1) -> Images:
+    """The images that `spec` names.
+
+    Args:
+      spec: one of `ACCEPTED`. scenes are 64x64 unless a size is given.
+      split: 'train' (default) or another one of an imported or catalogue set, or of scenes.
+      n: so many of them; default all (a generator: 10,000; scenes: 50,000 and 5,000 held out).
+      seed: of a generator's latents (default 1); elsewhere None takes the first n, and a number the first n after
+        ``random.Random(seed).shuffle``, the selection of the published segmentation statistics.
+      least: fewer images than this are an error.
+
+    Raises:
+      FileNotFoundError: there is no such source. ValueError: it is of another kind, holds too few images, or lacks the split.
+    """
+    spec = os.fspath(spec)
+    if n is not None and n < 1:
+        raise ValueError(f"n is {n}; at least 1 image is needed")
+    if spec == "scenes" or spec.startswith("scenes:"):
+        content, facts = _scenes(spec, split or "train")
+    elif spec.startswith("tfds:"):
+        content, facts = _catalogue(spec, split or "train")
+    else:
+        found = _on_disk(spec, split, n, seed)
+        if isinstance(found, Images):
+            return _enough(found, least)
+        content, facts = found
+    images = Images(spec, content, range(len(content.names)), facts)
+    if n is not None and n > len(images):
+        raise ValueError(f"{spec} holds {len(images):,} images, fewer than n = {n:,}; use n = {len(images)} or leave it out")
+    if n is not None and seed is None:
+        images = images.take(range(n), selection="first")
+    elif seed is not None:
+        images = images.take(shuffled(len(images), seed)[:n], selection=f"shuffled by seed {seed}")
+    return _enough(images, least)
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """0 .. count - 1 in the order of ``random.Random(seed).shuffle``."""
+    import random
+
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def _enough(images: Images, least: int) -> Images:
+    if len(images) < least:
+        raise ValueError(f"{images.spec} holds {len(images)} image{'s' * (len(images) != 1)}; at least {least} are needed")
+    return images
+
+
+def _on_disk(spec: str, split: str | None, n: int | None, seed: int | None):
+    from etils import epath
+
+    folder = epath.Path(spec).expanduser()
+    if not folder.exists():
+        if re.fullmatch(r"[a-z0-9_]+(/[A-Za-z0-9_.\-]+)?", spec):  # the bare name of a catalogue set
+            try:
+                return _catalogue(f"tfds:{spec}", split or "train")
+            except FileNotFoundError:
+                pass
+        raise FileNotFoundError(f"{spec!r} does not exist; give {ACCEPTED}")
+    if not folder.is_dir():
+        kind = f"a {folder.suffix} file" if folder.suffix else "a file"
+        raise ValueError(f"{spec!r} is {kind}, not a source of images; give {ACCEPTED}")
+    if (folder / "generator.json").exists() or ((folder / "config.json").exists() and (folder / "checkpoints").exists()):
+        _no_split(spec, split, "a generator's images")
+        return _generated(spec, folder, 10_000 if n is None else n, 1 if seed is None else seed)
+    if (folder / "dataset_info.json").exists():
+        from jaxgan.data import builders
+
+        return _records(spec, builders.tfds.builder_from_directory(folder), split or "train", folder / "facts.json")
+    _no_split(spec, split, "a plain folder's images")
+    return _files(spec, folder)
+
+
+def _no_split(spec: str, split: str | None, what: str) -> None:
+    if split is not None:
+        raise ValueError(f"{spec}: split {split!r} was asked for, but {what} have no splits; leave it out")
+
+
+def _files(spec: str, folder) -> tuple[Content, dict[str, Any]]:
+    from jaxgan.data import folders
+
+    names = folders.image_files(folder)
+    if not names:
+        raise ValueError(f"{spec} holds no image: no file below it ends in {', '.join(folders.SUFFIXES)}")
+    names.sort(key=lambda name: (name.split("/")[:-1], name))  # a folder's own files, then its subfolders, as a sorted walk goes
+
+    def read(i: int) -> np.ndarray:
+        try:
+            return folders.read_whole(folder / names[i])
+        except folders.Rejected as error:
+            remedy = f"move it away, or let `jaxgan data import {spec}` list all such files"
+            raise ValueError(f"{folder / names[i]}: {error}; {remedy}") from error
+
+    def digest(chosen: Sequence[int]) -> str:
+        whole = hashlib.sha256()
+        for i in chosen:
+            content = hashlib.sha256((folder / names[i]).read_bytes()).digest()
+            whole.update(os.fsencode(names[i]) + b"\0" + content)
+        return whole.hexdigest()
+
+    return Content(names, read, digest), {"kind": "folder"}
+
+
+def _records(spec: str, builder, split: str, facts_file=None) -> tuple[Content, dict[str, Any]]:
+    """A set in TFDS's layout: an imported one, or one of the catalogue; its images at the size at which they are stored."""
+    features = builder.info.features
+    if "image" not in features:
+        raise ValueError(f"{spec} holds {', '.join(features)} but no 'image'")
+    records = pipeline.open_records(builder, split)
+
+    def pixels(i: int, name: str) -> np.ndarray:
+        from PIL import Image
+
+        from jaxgan.data import folders
+
+        try:
+            image = Image.open(io.BytesIO(records[i][name]))
+            image.load()
+        except (RuntimeError, OSError, SyntaxError) as error:  # array_record checks its blocks
+            raise ValueError(f"the set {spec} is damaged, image {i} cannot be read; import or prepare it again ({error})") from error
+        return np.asarray(image) if name != "image" else np.asarray(folders.to_mode(image, 3, "white"))
+
+    def digest(chosen: Sequence[int]) -> str:
+        whole = hashlib.sha256()
+        for i in chosen:
+            record = records[int(i)]
+            for name in ("image", "label") if labels else ("image",):
+                whole.update(hashlib.sha256(record[name]).digest())
+        return whole.hexdigest()
+
+    labels = "label" in features and hasattr(features["label"], "encoding_format")  # a map; catalogue sets may have one number instead
+    names: Sequence[str] = _Numbers(len(records))
+    if "file" in features and len(records) <= 1_000_000:
+        names = [record["file"].decode("utf-8", "surrogateescape") for record in _each(records, "file")]
+    classes: tuple[str, ...] = ()
+    if labels and facts_file is not None and facts_file.exists():
+        classes = tuple(json.loads(facts_file.read_text()).get("classes", ()))
+    if labels and builder.name == "scenes":
+        from jaxgan.data.scenes import CLASSES
+
+        classes = CLASSES
+    label = (lambda i: pixels(i, "label").astype(np.int32)) if labels else None
+    return Content(names, lambda i: pixels(i, "image"), digest, label, classes), {"kind": "set", "split": split}
+
+
+def _each(records, name: str) -> Iterator[dict[str, bytes]]:
+    step = 1024
+    for start in range(0, len(records), step):
+        block = range(start, min(start + step, len(records)))
+        for record in records.__getitems__(block) if hasattr(records, "__getitems__") else (records[i] for i in block):
+            yield {name: record[name]}
+
+
+class _Numbers(Sequence):
+    """'000000', '000001', ... without holding them."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i):
+        return f"{int(i):06d}"
+
+
+def _catalogue(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
+    from jaxgan.data import catalogue
+
+    return _records(spec, catalogue.open_builder(configure.Data(source=spec)), split)
+
+
+def _scenes(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
+    """Drawn one by one when they are read, so that nothing is prepared for a few thousand of them."""
+    from jaxgan.data import builders, canvas, scenes
+
+    found = re.fullmatch(r"scenes(?::(\d+)(?:x(\d+))?)?", spec)
+    if not found:
+        raise ValueError(f"{spec!r}: write scenes, scenes:SIZE or scenes:HEIGHTxWIDTH, for instance scenes:128x256")
+    height = int(found[1] or 64)
+    width = int(found[2] or height)
+    scenes.check_size(height, width)
+    count = configure.Data().count
+    splits = {"train": (count, 0), "test": (builders.test_count(count), builders.TEST_SEED)}
+    if split not in splits:
+        raise ValueError(f"there is no split {split!r} in scenes; use train or test")
+    count, world = splits[split]
+
+    @functools.lru_cache(256)
+    def draw(i: int) -> tuple[np.ndarray, np.ndarray]:
+        return scenes.draw_scene(i, height, width, seed=world)
+
+    def digest(chosen: Sequence[int]) -> str:
+        whole = hashlib.sha256(f"scenes {height} {width} {world}".encode())
+        for module in (scenes, canvas):  # the drawing code is the content
+            with open(module.__file__, "rb") as file:
+                whole.update(file.read())
+        whole.update(np.asarray(chosen, np.int64).tobytes())
+        return whole.hexdigest()
+
+    content = Content(_Numbers(count), lambda i: draw(i)[0], digest, lambda i: draw(i)[1].astype(np.int32), scenes.CLASSES)
+    return content, {"kind": "scenes", "split": split, "size": [height, width]}
+
+
+def _generated(spec: str, folder, n: int, seed: int) -> Images:
+    from jaxgan.generators import DRAWN_AT_ONCE, Blocks, digest, drawing, open_generator
+
+    generator = open_generator(folder)
+    facts = {"kind": "generator", "family": generator.family, "seed": seed, "quantise": "round((x + 1) * 127.5)"}
+    if generator.step is not None:
+        facts["step"] = generator.step
+    draw = functools.cache(lambda: drawing(generator))  # nothing touches a device before the first image is read
+    read = Blocks(lambda block: draw()(seed, block), DRAWN_AT_ONCE)
+
+    def content_digest(chosen: Sequence[int]) -> str:
+        return hashlib.sha256(f"{digest(generator)} {seed} {DRAWN_AT_ONCE}".encode() + np.asarray(chosen, np.int64).tobytes()).hexdigest()
+
+    return Images(spec, Content(_Numbers(n), read, content_digest), range(n), facts)
+
+
+def batches(
+    images: Images,
+    prepare: Callable[[np.ndarray], np.ndarray] | None,
+    batch: int,
+    *,
+    indices: Sequence[int] | None = None,
+    title: str = "",
+    threads: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(index int64 [n], array [n, ...]) of at most `batch` images at a time, in order, read and prepared by threads ahead of the reader.
+
+    Args:
+      prepare: makes an array of one shape of each uint8 [H, W, 3]; None: the images as they are, all of one size.
+      indices: only these positions; default all.
+      title: shows a progress bar under this name on a terminal.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    indices = range(len(images)) if indices is None else indices
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, but must be at least 1")
+
+    def make(i: int) -> np.ndarray:
+        return images[i] if prepare is None else prepare(images[i])
+
+    threads = threads or min(os.cpu_count() or 1, 16)
+    waiting = iter(indices)
+    ahead: collections.deque = collections.deque()
+    with ThreadPoolExecutor(threads) as pool, _bar(title, len(indices)) as advance:
+        try:
+            for start in range(0, len(indices), batch):
+                part = indices[start : start + batch]
+                while len(ahead) < len(part) + 4 * threads:
+                    following = next(waiting, None)
+                    if following is None:
+                        break
+                    ahead.append(pool.submit(make, following))
+                arrays = [ahead.popleft().result() for _ in part]
+                if len({array.shape for array in arrays}) > 1:
+                    sizes = sorted({"x".join(map(str, array.shape)) for array in arrays})
+                    raise ValueError(f"{images.spec} holds images of several sizes ({', '.join(sizes[:4])}); import it at one size first")
+                yield np.asarray(part, np.int64), np.stack(arrays)
+                advance(len(part))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _bar:
+    """A progress bar on stderr that leaves no trace when it ends; nothing where it has no title or stderr is no terminal."""
+
+    def __init__(self, title: str, total: int):
+        self._title, self._total, self._progress = title, total, None
+
+    def __enter__(self) -> Callable[[int], None]:
+        if not self._title:
+            return lambda count: None
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress.start()
+        task = self._progress.add_task(self._title, total=self._total)
+        return lambda count: self._progress.advance(task, count)
+
+    def __exit__(self, *_: Any) -> None:
+        if self._progress is not None:
+            self._progress.stop()
