@@ -67,8 +67,9 @@ class System(NamedTuple):
     step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Any]]]
     """``step(state, batch, key) -> (state, info)``. ``info`` holds scalars by name, and under ``'finite'`` a bool vector for each
     player: its loss first, then one entry for each leaf of its gradient in the order of ``leaf_names``."""
-    sample: Callable[..., jax.Array]
-    """``sample(state, key, n) -> [n, H, W, C]`` images in [-1, 1]; equal keys draw equal latents at every step of a run."""
+    sample: Callable[..., jax.Array] | None
+    """``sample(state, key, n) -> [n, H, W, C]`` images in [-1, 1]; equal keys draw equal latents at every step of a run. None for a
+    system that draws nothing from latents; it then has ``translate``."""
     probes: dict[str, Probe]
     image: tuple[int, int, int]
     """(H, W, C) of the images that the data source must deliver."""
@@ -78,6 +79,11 @@ class System(NamedTuple):
     """``prepare({'image': uint8 [B * records, H, W, C]}, rng) -> batch`` on the host, in numpy; every leaf's first axis is B."""
     owns: dict[str, tuple[str, ...]]
     """Networks moved by each player, for naming the leaf that went wrong."""
+    labels: bool = False
+    """``prepare`` is also given 'label': uint8 [B * records, H, W]; the data source must have label maps."""
+    translate: Callable[[State, Any], jax.Array] | None = None
+    """``translate(state, images) -> [n, H, W, C]`` in [-1, 1] from uint8 [n, H, W, C]: what a system without latents makes of given
+    images. The grids of a run then show it on the fixed preview of the source."""
 
 
 def leaf_names(params: Mapping[str, Tree], owns: tuple[str, ...]) -> list[str]:

@@ -63,7 +63,10 @@ def step_function(system: System, seed: int) -> Callable[[State, Mapping[str, An
 
 def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
-    probe = system.prepare({"image": np.zeros((2 * system.records, *system.image), np.uint8)}, np.random.default_rng(0))
+    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)}
+    if system.labels:
+        black["label"] = np.zeros((2 * system.records, *system.image[:2]), np.uint8)
+    probe = system.prepare(black, np.random.default_rng(0))
     return {name: jax.ShapeDtypeStruct((batch, *np.shape(value)[1:]), np.asarray(value).dtype) for name, value in probe.items()}
 
 
@@ -161,7 +164,7 @@ def train(
         raise ValueError(f"stop_after_steps = {stop_after_steps}: give at least 1")
     report.say(decided)
     system: System = experiment.model.system()
-    source = pipeline.open_source(experiment.data, system.image)
+    source = pipeline.open_labelled(experiment.data, system.image) if system.labels else pipeline.open_source(experiment.data, system.image)
     iterator = pipeline.batches(
         source,
         batch=run.batch,
@@ -251,11 +254,18 @@ def _loop(
     run, steps = experiment.run, total_steps(experiment.run)
     whole = NamedSharding(mesh, PartitionSpec())
     root = jax.random.key(run.seed)
-    sample = jax.jit(lambda state: system.sample(state, jax.random.fold_in(root, np.uint32(_SAMPLE_KEY)), run.samples), out_shardings=whole)
+    shown = pipeline.preview(source, run.samples) if system.translate and run.samples else None
+
+    def picture(state: State, shown: np.ndarray | None) -> jax.Array:
+        if system.translate:
+            return system.translate(state, shown)
+        return system.sample(state, jax.random.fold_in(root, np.uint32(_SAMPLE_KEY)), run.samples)
+
+    sample = jax.jit(picture, out_shardings=whole)
 
     def draw(at: int) -> None:
         if run.samples:
-            report.images(f"fakes_{at:08d}", np.asarray(jax.device_get(sample(state)), np.float32), at)
+            report.images(f"fakes_{at:08d}", np.asarray(jax.device_get(sample(state, shown)), np.float32), at)
 
     def due(every: int, at: int) -> bool:
         return every > 0 and at % every == 0

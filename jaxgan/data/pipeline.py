@@ -33,13 +33,14 @@ class ImageSource:
 
     def __init__(self, records, image: tuple[int, int, int], *, labels: bool = False, frame: Callable | None = None, name: str = ""):
         self.records, self.image, self.labels, self.frame, self.name = records, tuple(image), labels, frame, name
-        self._kept = self._have = None
-        if len(records) * int(np.prod(self.image)) <= CACHE_BYTES:
+        self._kept = self._kept_labels = self._have = None
+        if len(records) * (int(np.prod(self.image)) + (self.image[0] * self.image[1] if labels else 0)) <= CACHE_BYTES:
             self._open_cache()
 
     def _open_cache(self) -> None:
         # Pages of an empty array cost nothing until an image is written to them.
         self._kept = np.empty((len(self.records), *self.image), np.uint8)
+        self._kept_labels = np.empty((len(self.records), *self.image[:2]), np.uint8) if self.labels else None
         self._have = np.zeros(len(self.records), bool)
 
     def __len__(self) -> int:
@@ -47,20 +48,22 @@ class ImageSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         index = int(index)
-        if self._have is not None and self._have[index] and not self.labels:
-            return {"image": self._kept[index]}
+        if self._have is not None and self._have[index]:
+            return {"image": self._kept[index], **({"label": self._kept_labels[index]} if self.labels else {})}
         try:
             record = self.records[index]
         except RuntimeError as error:  # array_record checks its blocks: a flipped, cut or missing file shows here, never as a wrong pixel
             remedy = "remove its folder and prepare or import it again"
             raise ValueError(f"the set {self.name} is damaged, image {index} cannot be read; {remedy} ({error})") from error
-        image = self._decode(record["image"], index)
+        found = {"image": self._decode(record["image"], index)}
+        if self.labels:
+            found["label"] = _pixels(record["label"])
         if self._kept is not None:
-            self._kept[index] = image  # first the pixels, then the mark: a thread that reads in between decodes once more
+            self._kept[index] = found["image"]  # first the pixels, then the mark: a thread that reads in between decodes once more
+            if self.labels:
+                self._kept_labels[index] = found["label"]
             self._have[index] = True
-        if not self.labels:
-            return {"image": image}
-        return {"image": image, "label": _pixels(record["label"])}
+        return found
 
     def _decode(self, data: bytes, index: int) -> np.ndarray:
         from PIL import Image
@@ -75,7 +78,7 @@ class ImageSource:
         return pixels
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kept": None, "_have": self._have is not None}  # a worker process fills its own cache
+        return {**self.__dict__, "_kept": None, "_kept_labels": None, "_have": self._have is not None}  # a worker process fills its own cache
 
     def __setstate__(self, state: dict) -> None:
         cached = state.pop("_have")
@@ -117,6 +120,15 @@ def open_source(data: configure.Data, image: tuple[int, int, int], *, labels: bo
 
         return catalogue.open_catalogue(data, image)
     return read_folder(data.source, image, data.split, labels=labels, name=data.source)
+
+
+def open_labelled(data: configure.Data, image: tuple[int, int, int]) -> ImageSource:
+    """`open_source` with label maps; ValueError with the remedy where the source has none."""
+    source = open_source(data, image, labels=True)
+    if not source.labels:
+        remedy = "use 'scenes', or import pairs with `jaxgan data import IMAGES OUT --labels MAPS`"
+        raise ValueError(f"data source {data.source!r} has no label maps, and the model learns from them; {remedy}")
+    return source
 
 
 def check_scenes(data: configure.Data, image: tuple[int, int, int]) -> None:
