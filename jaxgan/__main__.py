@@ -20,6 +20,7 @@ from jaxgan.configure import Data, Experiment, load_config, nearest, override, p
 SUMMARY = {
     "train": "train CONFIG.py --workdir DIR [--field value ...]; the same command again resumes",
     "sample": "images, regions and larger canvases from a workdir or a generator folder",
+    "evaluate": "FID, KID, precision and recall, FSD, LPIPS, ... of two sources: folders, sets, workdirs",
     "data": "import a folder of images, or show what a source holds",
     "weights": "list, import and verify files of published networks",
     "doctor": "what is on this machine; does this config fit that topology",
@@ -114,10 +115,49 @@ def sample(argv: Sequence[str]) -> int:
     return 0
 
 
+def evaluate(argv: Sequence[str]) -> int:
+    parser = Parser("jaxgan evaluate", description="scores of two sources of images, each with the protocol that it depends on")
+    sources = "folder of images, imported set, scenes, tfds:NAME, workdir or generator folder"
+    parser.add_argument("--real", help=sources)
+    parser.add_argument("--fake", required=True, help="another one")
+    parser.add_argument(
+        "--metrics", default="fid", help="fid,kid,prdc,fsd,classes,lpips,psnr,ssim,ms_ssim,seam; lpips to ms_ssim pair by name"
+    )
+    parser.add_argument("--n", type=int, help="so many images of each (default all; 10,000 of a generator)")
+    parser.add_argument("--split", help="of the reals, where they are a set (default train)")
+    parser.add_argument("--fake-split", help="of the fakes, where they are a set (default train)")
+    parser.add_argument("--seed", type=int, default=1, help="of latents, of the choice of n images, and of resampling")
+    parser.add_argument("--resize", default="clean", help="to 299x299 for Inception: clean, tf-bilinear, bilinear, lanczos")
+    parser.add_argument("--segmenter", help="for fsd and classes: bisenetv2, unet:WORKDIR, onnx:FILE, labels, ...")
+    parser.add_argument("--batch", type=int, default=32, help="images computed at once")
+    parser.add_argument("--resamples", type=int, default=0, help="bootstrap resamples for intervals (0: none)")
+    parser.add_argument("--neighbours", type=int, default=5, help="k of precision, recall, density and coverage")
+    parser.add_argument("--patch", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the patches, for seam")
+    parser.add_argument("--reference", help="folder of reals' statistics that --save-reference wrote, in the place of --real")
+    parser.add_argument("--save-reference", help="folder to write the reals' statistics to")
+    parser.add_argument("--cache", help="folder of features computed before (default the user's cache)")
+    parser.add_argument("--no-cache", action="store_true", help="compute everything anew and keep nothing")
+    parser.add_argument("--out", help="JSON file of the scores with their protocols")
+    options = vars(parser.parse(argv))
+    from jaxgan import features, files, parallel, scores
+    from jaxgan.evaluate import evaluate as compute
+
+    parallel.start()
+    out, cache, keep = options.pop("out"), options.pop("cache"), not options.pop("no_cache")
+    options["metrics"] = tuple(word for word in options["metrics"].split(",") if word)
+    found = compute(**options, cache=(cache or features.default_cache()) if keep else None, progress=True)
+    if parallel.is_main():
+        print(scores.to_text(found))
+        if out:
+            files.write_atomic(out, scores.to_json(found).encode())
+    return 0
+
+
 def data(argv: Sequence[str]) -> int:
     command, argv = _choose("data", argv, ("import", "show"))
     if command == "import":
-        parser = Parser("jaxgan data import", description="decodes, crops and resizes a folder of images once; lists rejects and why")
+        about = "decodes, crops and resizes a folder of images (and one of label maps) once; lists rejects and why"
+        parser = Parser("jaxgan data import", description=about)
         parser.add_argument("folder", help="folder of PNG, JPEG or WebP files")
         parser.add_argument("out", help="folder to make: what `--data.source` takes")
         parser.add_argument("--size", type=int, nargs="+", required=True, metavar="PIXELS", help="height and width, or one number for both")
@@ -128,10 +168,18 @@ def data(argv: Sequence[str]) -> int:
         parser.add_argument("--upscale", action="store_true", help="take images smaller than the size too")
         parser.add_argument("--max-pixels", type=int, default=64_000_000, help="larger images are rejected before they are decoded")
         parser.add_argument("--test-share", type=float, default=0.0, help="share of the images kept for the split `test`")
+        parser.add_argument("--labels", metavar="FOLDER", help="folder of label maps: PNG files of class numbers with the images' names")
+        parser.add_argument("--classes", metavar="FILE", help="with --labels: class names, one a line, class 0 first")
+        parser.add_argument("--void", type=int, metavar="ID", help="with --labels: the number of pixels whose class is not known")
         options = parser.parse(argv)
+        own = ("folder", "out", "size", "labels", "classes", "void")
+        rest = {key: value for key, value in vars(options).items() if key not in own}
+        if options.labels:
+            return _import_pairs(options, rest)
+        if options.classes or options.void is not None:
+            parser.error("--classes and --void describe label maps: name their folder with --labels")
         from jaxgan.data.folders import import_folder
 
-        rest = {key: value for key, value in vars(options).items() if key not in ("folder", "out", "size")}
         report = import_folder(options.folder, options.out, size=_size(options.size), **rest)
         print(f"{report.folder}: {report.count} images of {'x'.join(map(str, report.size))}, {len(report.rejects)} rejected")
         return 0
@@ -158,6 +206,20 @@ def data(argv: Sequence[str]) -> int:
         print(f"{key}: {value}" if not isinstance(value, dict) else f"{key}:")
         for name, shares in value.items() if isinstance(value, dict) else ():
             print(f"  {name:<10}" + "  ".join(f"{share:7.2%} of {what}" for what, share in shares.items()))
+    return 0
+
+
+def _import_pairs(options: argparse.Namespace, rest: dict) -> int:
+    from jaxgan.data.pairs import import_pairs, read_names
+
+    classes = read_names(options.classes) if options.classes else ()
+    size = _size(options.size)
+    report = import_pairs(options.folder, options.out, options.labels, size=size, classes=classes, void=options.void, **rest)
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
+    print(f"{report.folder}: pairs of {'x'.join(map(str, report.size))}, {counts}; {len(report.rejects)} rejected")
+    first = next(iter(report.pixels.values()))
+    for number, (name, pixels) in enumerate(zip(report.classes, first, strict=True)):
+        print(f"  {number:3}  {name:<20}{pixels:14,} pixels{'  (void)' if number == report.void else ''}")
     return 0
 
 
@@ -247,7 +309,14 @@ def _choose(command: str, argv: Sequence[str], choices: Sequence[str]) -> tuple[
     return argv[0], argv[1:]
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "sample": sample, "data": data, "weights": weights, "doctor": doctor}
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "data": data,
+    "weights": weights,
+    "doctor": doctor,
+}
 
 
 def usage() -> str:

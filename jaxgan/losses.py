@@ -67,3 +67,28 @@ def coordinate_error(prediction: jax.Array, target: jax.Array, trusted: jax.Arra
 def absolute_error(prediction: jax.Array, target: jax.Array) -> jax.Array:
     """Mean absolute error (COCO-GAN, the content consistency loss of patch-guided generation)."""
     return jnp.abs(prediction - target).mean()
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None, void: int = -1) -> jax.Array:
+    """Mean of -w[y] log softmax(logits)[y] over the pixels, divided by the mean of w[y]; pixels labelled ``void`` do not count.
+
+    Args:
+      logits: float [..., K].
+      labels: whole numbers [...], in 0..K-1 or ``void``.
+      weights: [K], one for each class; None: all 1.
+      void: the label of pixels whose class is not known; they get no gradient at all. Any number, also inside 0..K-1.
+
+    Returns:
+      A scalar; 0 where no pixel counts.
+    """
+    labels = labels.astype(jnp.int32)
+    counted = labels != void
+    index = jnp.where(counted, labels, 0)
+    each = jnp.ones(labels.shape, logits.dtype) if weights is None else weights.astype(logits.dtype)[index]
+    each = jnp.where(counted, each, jnp.zeros((), logits.dtype))
+    highest = lax.stop_gradient(logits.max(-1, keepdims=True))
+    shifted = logits - highest
+    right = jnp.take_along_axis(shifted, index[..., None], -1)[..., 0]
+    surprise = jnp.log(jnp.exp(shifted).sum(-1)) - right
+    total = each.sum()
+    return (each * surprise).sum() / jnp.where(total > 0, total, jnp.ones((), logits.dtype))

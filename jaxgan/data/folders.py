@@ -11,7 +11,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def import_folder(
     from etils import epath
 
     settings = Settings(tuple(size), crop, filter, channels, alpha, upscale, max_pixels, test_share)
-    _check(settings)
+    check(settings)
     source, out = epath.Path(source_dir).expanduser(), epath.Path(out_dir).expanduser()
     if not source.is_dir():
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r} to import from")
@@ -94,8 +94,8 @@ def import_folder(
     files = image_files(source)
     if not files:
         raise ValueError(f"no file below {os.fspath(source)!r} ends in {', '.join(SUFFIXES)}")
-    held = [name for name in files if _share(name) < test_share]
-    kept = [name for name in files if _share(name) >= test_share]
+    held = [name for name in files if share(name) < test_share]
+    kept = [name for name in files if share(name) >= test_share]
 
     started = time.monotonic()
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
@@ -123,7 +123,7 @@ def import_folder(
     return report
 
 
-def _check(settings: Settings) -> None:
+def check(settings: Settings) -> None:
     check_framing(settings.crop, settings.filter)
     if len(settings.size) != 2 or min(settings.size) < 1 or max(settings.size) > 8192:
         raise ValueError(f"size is {settings.size}, but must be (height, width) with both in 1..8192")
@@ -149,7 +149,7 @@ def image_files(source) -> list[str]:
     return sorted(name for name in found if name.lower().endswith(SUFFIXES) and not os.path.basename(name).startswith("._"))
 
 
-def _share(name: str) -> float:
+def share(name: str) -> float:
     """A number in [0, 1) that depends on the path alone, so that a larger import keeps every file on its side of the split."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:7], "big") / 2**56
 
@@ -201,11 +201,6 @@ def _write(partial, source, splits: dict[str, list[str]], settings: Settings, re
 
 def _read_all(source, names: list[str], settings: Settings) -> Iterator[tuple[str, bytes, bytes, str]]:
     """(name, pixel bytes, PNG bytes, '') or (name, b'', b'', reason) of each file, in order; decoded by threads."""
-    import collections
-    from concurrent.futures import ThreadPoolExecutor
-
-    from PIL import Image
-
     from jaxgan.data.drawers import encode_png
 
     def read(name: str) -> tuple[str, bytes, bytes, str]:
@@ -215,14 +210,24 @@ def _read_all(source, names: list[str], settings: Settings) -> Iterator[tuple[st
         except Rejected as error:
             return name, b"", b"", str(error)
 
+    return in_threads(read, names)
+
+
+def in_threads(read: Callable, items: Sequence) -> Iterator:
+    """``read(item)`` of each item, in order, by as many threads as there are processors; PIL's own limit on pixels is off meanwhile."""
+    import collections
+    from concurrent.futures import ThreadPoolExecutor
+
+    from PIL import Image
+
     threads = os.cpu_count() or 1
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before any pixel is decoded, and does not depend on the warning filters
     try:
         with ThreadPoolExecutor(threads) as pool:
             ahead: collections.deque = collections.deque()
-            for name in names:
-                ahead.append(pool.submit(read, name))
+            for item in items:
+                ahead.append(pool.submit(read, item))
                 if len(ahead) > 8 * threads:
                     yield ahead.popleft().result()
             while ahead:
@@ -233,17 +238,17 @@ def _read_all(source, names: list[str], settings: Settings) -> Iterator[tuple[st
 
 def read_image(path, settings: Settings) -> np.ndarray:
     """One file as uint8 [H, W, C]. Raises Rejected with the reason; whatever a hostile file makes a decoder raise becomes a reason too."""
-    return _guarded(path, settings, _framed)
+    return read_with(path, settings, framed)
 
 
 def read_whole(path, *, channels: int = 3, alpha: str = "white", max_pixels: int = 64_000_000) -> np.ndarray:
     """One file at its own size as uint8 [H, W, C], read with the same suspicion as by an import. Raises Rejected with the reason."""
     settings = Settings((1, 1), "none", "lanczos", channels, alpha, True, max_pixels, 0.0)
-    pixels = _guarded(path, settings, lambda image, _: np.asarray(image))
+    pixels = read_with(path, settings, lambda image, _: np.asarray(image))
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _framed(image, settings: Settings) -> np.ndarray:
+def framed(image, settings: Settings) -> np.ndarray:
     left, top, right, bottom = crop_box(*image.size, settings.size, settings.crop)
     if not settings.upscale and (bottom - top < settings.size[0] or right - left < settings.size[1]):
         wanted = f"{settings.size[1]}x{settings.size[0]}"
@@ -251,7 +256,7 @@ def _framed(image, settings: Settings) -> np.ndarray:
     return frame(image, settings.size, settings.crop, settings.filter)
 
 
-def _guarded(path, settings: Settings, finish) -> np.ndarray:
+def read_with(path, settings: Settings, finish) -> np.ndarray:
     """``finish(decoded PIL image, settings)`` behind the checks of length, format, size, animation and colour mode."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 

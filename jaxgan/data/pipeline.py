@@ -78,7 +78,8 @@ class ImageSource:
         return pixels
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_kept": None, "_kept_labels": None, "_have": self._have is not None}  # a worker process fills its own cache
+        # A worker process fills its own cache.
+        return {**self.__dict__, "_kept": None, "_kept_labels": None, "_have": self._have is not None}
 
     def __setstate__(self, state: dict) -> None:
         cached = state.pop("_have")
