@@ -272,18 +272,22 @@ def weights(argv: Sequence[str]) -> int:
     elif command == "import":
         parser = Parser("jaxgan weights import", description="checks a file of a published network and puts it where commands find it")
         parser.add_argument("name", help="a name of `jaxgan weights list`, or the family of a generator (coco-gan)")
-        parser.add_argument("file", help=".npz or .safetensors")
+        parser.add_argument("file", help="safetensors, .npz, .pth or .h5; a folder that holds it; its https:// address")
         parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
         parser.add_argument("--config", help="generators only: the config file whose sizes the file's variables have")
         options = parser.parse(argv)
-        from jaxgan.weights import import_generator, import_weights
+        from jaxgan.weights import KNOWN, about, find, import_generator, import_weights
 
         if options.out or options.config:
             if not (options.out and options.config):
                 parser.error("a generator needs both --out (the folder to make) and --config (its sizes)")
             print(import_generator(options.name, options.file, options.out, load_config(options.config)))
         else:
-            print(import_weights(options.name, options.file))
+            copy = import_weights(options.name, options.file)
+            print(copy)
+            for name in (name for name in KNOWN if copy.name == f"{name}_imported.safetensors"):
+                print(*(f"  {key:15} {value}" for key, value in about(name, copy).items() if key != "file"), sep="\n")
+                print(f"  for {name}, commands read {find(name)}")
     else:
         parser = Parser("jaxgan weights verify", description="checks files against their recorded checksums and shapes")
         parser.add_argument("name", nargs="?", help="a name or a file; without one: everything on this machine")
