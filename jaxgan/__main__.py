@@ -21,6 +21,8 @@ SUMMARY = {
     "train": "train CONFIG.py --workdir DIR [--field value ...]; the same command again resumes",
     "sample": "images, regions and larger canvases from a workdir or a generator folder",
     "evaluate": "FID, KID, precision and recall, FSD, LPIPS, ... of two sources: folders, sets, workdirs",
+    "seeing": "what does a generator leave out? class statistics of real and fake images, FSD, and a report page",
+    "segment": "label maps and overlays of a source's images; IoU where it has labels of its own",
     "data": "import a folder of images, or show what a source holds",
     "weights": "list, import and verify files of published networks",
     "doctor": "what is on this machine; does this config fit that topology",
@@ -104,11 +106,16 @@ def sample(argv: Sequence[str]) -> int:
         print(about)
         return 0
     import importlib
+    import importlib.util
 
     from jaxgan.generators import open_generator
 
     generator = open_generator(argv[0])
-    command = importlib.import_module(f"jaxgan.systems.{generator.family}_command")
+    name = f"jaxgan.systems.{generator.family}_command"
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        labels = "; `jaxgan segment` writes its label maps" if generator.family == "segmentation" else ""
+        raise ValueError(f"{argv[0]} is a run of the family {generator.family}, which draws no images{labels}")
+    command = importlib.import_module(name)
     known = [field.name for field in dataclasses.fields(command.Options)]
     options = parse_fields(command.Options, argv[1:], f"jaxgan sample {argv[0]}", known)
     print(command.run(generator, options))
@@ -150,6 +157,65 @@ def evaluate(argv: Sequence[str]) -> int:
         print(scores.to_text(found))
         if out:
             files.write_atomic(out, scores.to_json(found).encode())
+    return 0
+
+
+def seeing(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan seeing",
+        description="Segments real and fake images, compares how much of the area each object class covers (Bau et al., ICCV 2019), and\n"
+        "writes a report: report.html (one file, works from the disk), report.json, classes.csv, images.csv, figure.png, images/.",
+        epilog="A source SRC is a folder of images, an imported set, a workdir or generator folder, scenes or scenes:SIZE, or tfds:NAME.\n"
+        "Segmented images are remembered: the same sources are compared again at once, and an interrupted command goes on where it was.",
+    )
+    parser.add_argument("--real", required=True, metavar="SRC", help="what the generator learned from")
+    parser.add_argument("--fake", required=True, metavar="SRC", help="what it made; the same source as --real shows the noise")
+    named = "bisenetv2, unet:RUN, upernet:FOLDER, onnx:FILE, labels (the sources' own label maps), MODULE:FUNCTION"
+    parser.add_argument("--segmenter", required=True, metavar="NAME", help=named)
+    parser.add_argument("--out", required=True, help="folder of the report; an earlier report there is replaced")
+    parser.add_argument("--n", type=int, default=10_000, help="images of each source (default 10000; of a smaller source all)")
+    parser.add_argument("--class", nargs="+", default=[], metavar="NAME", dest="classes", help="show images of these (default: what differs)")
+    parser.add_argument("--images", type=int, default=6, help="images of each source, or pairs, shown of a class (default 6)")
+    parser.add_argument("--paired", default="auto", help="are files of equal name photo and reconstruction? auto, yes, no")
+    parser.add_argument("--seed", type=int, default=1, help="of the choice of images; a source against itself: this and the next one")
+    parser.add_argument("--labelcount", type=int, default=30, help="classes in the figure (default 30)")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the intervals and tests (default 1000)")
+    parser.add_argument("--batch", type=int, default=8, help="images segmented at a time (default 8)")
+    parser.add_argument("--cache", default="", metavar="DIR", help="where segmented sources are remembered; 'none': nowhere")
+    options = parser.parse(argv)
+    from jaxgan.segmenters import open_segmenter
+    from jaxgan.systems import seeing as system
+    from jaxgan.systems.seeing_files import text
+    from jaxgan.systems.seeing_tally import cache_folder
+
+    given = {key: value for key, value in vars(options).items() if key not in ("real", "fake", "segmenter", "out", "classes", "cache")}
+    cache = None if options.cache == "none" else options.cache or cache_folder()
+    settings = system.Settings(**given, classes=tuple(options.classes), cache=cache)
+    segmenter = open_segmenter(options.segmenter)
+    report = system.seeing(options.real, options.fake, segmenter, options.out, settings, say=lambda line: print(line, file=sys.stderr))
+    print(f"{text(report)}\n\nreport: {os.path.join(options.out, 'report.html')}")
+    return 0
+
+
+def segment(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan segment",
+        description="Writes label maps and overlays of a source's images as PNG files, and the area of each class. Where the source has\n"
+        "labels of these classes it prints the intersection over union of each.",
+    )
+    parser.add_argument("segmenter", help="a U-Net's workdir, bisenetv2, onnx:FILE, upernet:FOLDER, labels, or package.module:function")
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="a folder of images, an imported set, scenes:SIZE, a workdir, ...")
+    parser.add_argument("--split", help="of the source, for instance validation")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to make: labels/, overlays/, scores.json")
+    parser.add_argument("--n", type=int, help="so many images; default all")
+    parser.add_argument("--seed", type=int, help="which n images; default the first")
+    parser.add_argument("--pictures", default="both", help="labels, overlays, both or none")
+    options = parser.parse(argv)
+    from jaxgan.segment import report
+    from jaxgan.segment import segment as run
+
+    rest = {key: value for key, value in vars(options).items() if key not in ("segmenter", "data", "out")}
+    print(report(run(options.segmenter, options.data, options.out, **rest)))
     return 0
 
 
@@ -317,6 +383,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "segment": segment,
     "data": data,
     "weights": weights,
     "doctor": doctor,

@@ -102,6 +102,8 @@ def drawing(generator: Generator) -> Callable[[int, int], np.ndarray]:
     from jaxgan.system import State
 
     system = generator.config.system()
+    if system.sample is None:
+        raise ValueError(f"a run of the family {generator.family} draws no images; name a generator's workdir")
     mesh = parallel.make_mesh((0, 1), jax.local_devices())
     root = jax.random.key(0)
     frozen = jax.eval_shape(system.init, root).frozen
