@@ -95,20 +95,23 @@ def fold(arrays: Mapping[str, np.ndarray], wanted: Sequence[Unit], where: Any) -
       where: names the state dict in errors.
 
     Raises:
-      ValueError: names that are missing or not known, or arrays of another shape, the first few of them; values that are not finite; a
+      ValueError: names that are missing or not known, or arrays of another shape, the first three of each; values that are not finite; a
       negative variance.
     """
     if arrays and all(name.startswith("module.") for name in arrays):
         arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
     arrays = {name: array for name, array in arrays.items() if not name.endswith(_BOOKKEEPING)}
     shapes = state_shapes(wanted)
-    wrong = [f"{name} is missing" for name in shapes if name not in arrays]
     given = {name: arrays[name].shape for name in shapes if name in arrays}
-    wrong += [f"{name} has shape {shape}, not {shapes[name]}" for name, shape in given.items() if shape != shapes[name]]
-    wrong += [f"{name} is not known" for name in arrays if name not in shapes]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ValueError(f"{where} is not the network's state dict: {'; '.join(wrong[:5])}{more}")
+    wrong = {
+        "missing": [name for name in shapes if name not in arrays],
+        "of another shape": [f"{name} {shape}, not {shapes[name]}" for name, shape in given.items() if shape != shapes[name]],
+        "not known": [name for name in arrays if name not in shapes],
+    }
+    if any(wrong.values()):
+        few = {kind: f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" for kind, names in wrong.items()}
+        what = "; ".join(f"{kind}: {names}" for kind, names in few.items() if names)
+        raise ValueError(f"{where} is not the network's state dict: {what}")
     check_finite(arrays, where)
     params = {}
     for unit in wanted:

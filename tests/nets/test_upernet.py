@@ -178,10 +178,10 @@ def test_wrapped_names_and_counters_of_the_normalisation_change_nothing():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda state: state.pop("conv_fusion.0.weight"), "the decoder .*conv_fusion.0.weight is missing$"),
-        (lambda state: state.update({"fc.weight": np.zeros((2, 2))}), "fc.weight is not known$"),
-        (lambda state: state.update({"object_head.1.bias": np.zeros(7)}), r"object_head.1.bias has shape \(7,\), not \(6,\)$"),
-        (lambda state: [state.pop(name) for name in list(state)[:9]], "ppm_conv.0.0.weight is missing; .* and 4 more$"),
+        (lambda state: state.pop("conv_fusion.0.weight"), "the decoder .*dict: missing: conv_fusion.0.weight$"),
+        (lambda state: state.update({"fc.weight": np.zeros((2, 2))}), "not known: fc.weight$"),
+        (lambda state: state.update({"object_head.1.bias": np.zeros(7)}), r"of another shape: object_head.1.bias \(7,\), not \(6,\)$"),
+        (lambda state: [state.pop(name) for name in list(state)[:9]], "missing: ppm_conv.0.0.weight, ppm_conv.0.1.weight, .* and 6 more$"),
         (lambda state: state.update({"fpn_in.0.1.running_var": np.full(8, -1.0)}), "fpn_in.0.1.running_var has the value -1"),
         (lambda state: state.update({"fpn_in.0.1.bias": np.full(8, np.nan)}), "not finite: fpn_in.0.1.bias"),
     ],
