@@ -4,7 +4,9 @@ Contract: `State`, `Player`, `Probe`, `System` (`jaxgan.system`); `jaxgan.play` 
 Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284).
 Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays.
 Running:  `jaxgan.train`, `jaxgan.checkpoint`, `jaxgan.parallel`, `jaxgan.data`, `jaxgan.weights`, `jaxgan.generators`, `jaxgan.report`,
-          `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`; experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
+          `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`;
+Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`.
+          Experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
 
 Importing this package touches no device, parses no flags and logs nothing.
 """
@@ -35,7 +37,8 @@ _CLASSES = {
     "Run": "jaxgan.configure",
 }
 _MODULES = (
-    "checkpoint configure coords data doctor generators losses metrics nets parallel play report system systems timing train viz weights"
+    "checkpoint configure coords data doctor evaluate features generators losses metrics nets parallel play probes report scores sources "
+    "system systems timing train viz weights"
 ).split()
 
 __all__ = ["__version__", *_CLASSES, *_MODULES]

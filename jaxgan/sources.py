@@ -26,6 +26,8 @@ ACCEPTED = (
     "(generator.json), scenes or scenes:HEIGHTxWIDTH, or a prepared catalogue set (tfds:NAME)"
 )
 
+STORED = "8 bits as stored"
+
 
 class Content(NamedTuple):
     """What a kind of source must say of itself; image numbers are those of the whole source."""
@@ -81,6 +83,12 @@ class Images:
         """sha256 (64 hexadecimal digits) over the content of these images in this order; reads all of them the first time."""
         return self._content.digest(self._chosen)
 
+    def label_maps(self) -> Images:
+        """The label maps in the place of the images: int32 [H, W]. ValueError where the source has none."""
+        if self._content.label is None:
+            raise ValueError(f"{self.spec} has no label maps; use scenes or a set imported with labels")
+        return Images(self.spec, self._content._replace(read=self._content.label), self._chosen, self.facts)
+
     def take(self, indices: Sequence[int], **facts: Any) -> Images:
         """Only these, in this order; `facts` are added to the source's own."""
         return Images(self.spec, self._content, [self._at(i) for i in indices], {**self.facts, **facts})
@@ -101,8 +109,8 @@ def open_images(spec, *, split: str | None = None, n: int | None = None, seed: i
       spec: one of `ACCEPTED`. scenes are 64x64 unless a size is given.
       split: 'train' (default) or another one of an imported or catalogue set, or of scenes.
       n: so many of them; default all (a generator: 10,000; scenes: 50,000 and 5,000 held out).
-      seed: of a generator's latents (default 1); elsewhere None takes the first n, and a number the first n after
-        ``random.Random(seed).shuffle``, the selection of the published segmentation statistics.
+      seed: of a generator's latents (default 1). Elsewhere it matters where n is given: None takes the first n, and a number the first
+        n after ``random.Random(seed).shuffle``, the selection of the published segmentation statistics.
       least: fewer images than this are an error.
 
     Raises:
@@ -125,9 +133,22 @@ def open_images(spec, *, split: str | None = None, n: int | None = None, seed: i
         raise ValueError(f"{spec} holds {len(images):,} images, fewer than n = {n:,}; use n = {len(images)} or leave it out")
     if n is not None and seed is None:
         images = images.take(range(n), selection="first")
-    elif seed is not None:
+    elif n is not None:
         images = images.take(shuffled(len(images), seed)[:n], selection=f"shuffled by seed {seed}")
     return _enough(images, least)
+
+
+def in_memory(images: np.ndarray, spec: str = "arrays") -> Images:
+    """uint8 images [n, H, W, 3] of an array, or of a list of arrays of several sizes."""
+
+    def digest(chosen: Sequence[int]) -> str:
+        whole = hashlib.sha256()
+        for i in chosen:
+            whole.update(f"{images[i].shape}".encode() + np.ascontiguousarray(images[i]).tobytes())
+        return whole.hexdigest()
+
+    content = Content(_Names(len(images)), images.__getitem__, digest)
+    return Images(spec, content, range(len(images)), {"kind": "arrays", "quantise": STORED})
 
 
 def shuffled(count: int, seed: int) -> list[int]:
@@ -197,7 +218,7 @@ def _files(spec: str, folder) -> tuple[Content, dict[str, Any]]:
             whole.update(os.fsencode(names[i]) + b"\0" + content)
         return whole.hexdigest()
 
-    return Content(names, read, digest), {"kind": "folder"}
+    return Content(names, read, digest), {"kind": "folder", "quantise": STORED}
 
 
 def _records(spec: str, builder, split: str, facts_file=None) -> tuple[Content, dict[str, Any]]:
@@ -228,9 +249,9 @@ def _records(spec: str, builder, split: str, facts_file=None) -> tuple[Content, 
         return whole.hexdigest()
 
     labels = "label" in features and hasattr(features["label"], "encoding_format")  # a map; catalogue sets may have one number instead
-    names: Sequence[str] = _Numbers(len(records))
-    if "file" in features and len(records) <= 1_000_000:
-        names = [record["file"].decode("utf-8", "surrogateescape") for record in _each(records, "file")]
+    names = _Names(len(records))
+    if "file" in features:
+        names = _Names(len(records), lambda i: records[i]["file"].decode("utf-8", "surrogateescape"))
     classes: tuple[str, ...] = ()
     if labels and facts_file is not None and facts_file.exists():
         classes = tuple(json.loads(facts_file.read_text()).get("classes", ()))
@@ -239,28 +260,20 @@ def _records(spec: str, builder, split: str, facts_file=None) -> tuple[Content, 
 
         classes = CLASSES
     label = (lambda i: pixels(i, "label").astype(np.int32)) if labels else None
-    return Content(names, lambda i: pixels(i, "image"), digest, label, classes), {"kind": "set", "split": split}
+    return Content(names, lambda i: pixels(i, "image"), digest, label, classes), {"kind": "set", "split": split, "quantise": STORED}
 
 
-def _each(records, name: str) -> Iterator[dict[str, bytes]]:
-    step = 1024
-    for start in range(0, len(records), step):
-        block = range(start, min(start + step, len(records)))
-        for record in records.__getitems__(block) if hasattr(records, "__getitems__") else (records[i] for i in block):
-            yield {name: record[name]}
+class _Names(Sequence):
+    """Names that are made when they are asked for; default '000000', '000001', ..."""
 
-
-class _Numbers(Sequence):
-    """'000000', '000001', ... without holding them."""
-
-    def __init__(self, count: int):
-        self._count = count
+    def __init__(self, count: int, name: Callable[[int], str] = "{:06d}".format):
+        self._count, self._name = count, name
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, i):
-        return f"{int(i):06d}"
+        return self._name(int(i))
 
 
 def _catalogue(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
@@ -297,8 +310,8 @@ def _scenes(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
         whole.update(np.asarray(chosen, np.int64).tobytes())
         return whole.hexdigest()
 
-    content = Content(_Numbers(count), lambda i: draw(i)[0], digest, lambda i: draw(i)[1].astype(np.int32), scenes.CLASSES)
-    return content, {"kind": "scenes", "split": split, "size": [height, width]}
+    content = Content(_Names(count), lambda i: draw(i)[0], digest, lambda i: draw(i)[1].astype(np.int32), scenes.CLASSES)
+    return content, {"kind": "scenes", "split": split, "size": [height, width], "quantise": STORED}
 
 
 def _generated(spec: str, folder, n: int, seed: int) -> Images:
@@ -308,13 +321,15 @@ def _generated(spec: str, folder, n: int, seed: int) -> Images:
     facts = {"kind": "generator", "family": generator.family, "seed": seed, "quantise": "round((x + 1) * 127.5)"}
     if generator.step is not None:
         facts["step"] = generator.step
+    if hasattr(generator.config, "micro"):  # images made by parts
+        facts["patch"] = list(generator.config.micro)
     draw = functools.cache(lambda: drawing(generator))  # nothing touches a device before the first image is read
     read = Blocks(lambda block: draw()(seed, block), DRAWN_AT_ONCE)
 
     def content_digest(chosen: Sequence[int]) -> str:
         return hashlib.sha256(f"{digest(generator)} {seed} {DRAWN_AT_ONCE}".encode() + np.asarray(chosen, np.int64).tobytes()).hexdigest()
 
-    return Images(spec, Content(_Numbers(n), read, content_digest), range(n), facts)
+    return Images(spec, Content(_Names(n), read, content_digest), range(n), facts)
 
 
 def batches(
