@@ -297,14 +297,13 @@ def read_pair(image_path, label_path, settings: Settings, classes: Sequence[str]
     image = folders.read_with(image_path, settings, finish)
     if _turned(image_path):
         raise Rejected("its EXIF data turn the image, and the label map has none: save it turned, or remove the EXIF data")
-    low, high = int(label.min()), int(label.max())
     if classes:
         wrong = sorted(set(np.unique(label).tolist()) - set(range(len(classes))) - {void})
         if wrong:
             listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
             remedy = "" if void is not None else " (--void names a number that stands for 'not known')"
             raise Rejected(f"the label map holds {listed}, but the classes are 0..{len(classes) - 1}{remedy}")
-    elif low == high == void:
+    if void is not None and (label == void).all():
         raise Rejected("every pixel of the label map is void")
     from PIL import Image
 

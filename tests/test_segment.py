@@ -1,0 +1,114 @@
+"""`jaxgan segment`: the files hold what the segmenter said, and scores are those of the source's own labels."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxgan.__main__ import main
+from jaxgan.data.pairs import import_pairs
+
+COLOURS = np.asarray([[20, 20, 20], [120, 120, 120], [230, 230, 230]], np.uint8)
+
+
+def by_brightness(images):
+    return (images.mean(-1) // 86).astype(int)
+
+
+by_brightness.classes = ("dark", "grey", "bright")
+
+
+@pytest.fixture(autouse=True)
+def module(monkeypatch):
+    own = types.ModuleType("own_segmenter")
+    own.label = by_brightness
+    monkeypatch.setitem(sys.modules, "own_segmenter", own)
+    return own
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Eleven pairs of blocks; in pair 0 the label map is wrong in one quarter, in pair 1 void in one half. Classes in another order."""
+    for i in range(11):
+        true = np.random.default_rng(i).integers(0, 3, (4, 4)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+        label = 2 - true  # names below are turned round too
+        if i == 0:
+            label[:8, :8] = (label[:8, :8] + 1) % 3
+        if i == 1:
+            label[:8] = 7
+        for kind, array in (("images", COLOURS[true]), ("maps", label)):
+            out = io.BytesIO()
+            Image.fromarray(array).save(out, "PNG")
+            path = tmp_path / kind / f"deep/{i:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(out.getvalue())
+    import_pairs(
+        tmp_path / "images", tmp_path / "set", tmp_path / "maps", size=(16, 16), classes=("bright", "grey", "dark"), void=7
+    )
+    return tmp_path / "set"
+
+
+def test_label_maps_overlays_and_scores(pairs, tmp_path, capsys):
+    assert main(["segment", "own_segmenter:label", "--data", str(pairs), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    # 11 images of 256 pixels less 128 void ones, 64 wrong.
+    counted = 11 * 256 - 128
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert scores["accuracy"] == pytest.approx((counted - 64) / counted)
+    assert "mean IoU" in said and f"{scores['mean_iou']:.4f}" in said
+    assert sum(scores["area"].values()) == pytest.approx(1)
+    for i in (0, 1, 10):
+        true = np.random.default_rng(i).integers(0, 3, (4, 4)).repeat(4, 0).repeat(4, 1)
+        with Image.open(tmp_path / "out" / "labels" / "deep" / f"{i:02d}.png") as image:
+            assert image.mode == "P"
+            np.testing.assert_array_equal(np.asarray(image), true)
+        with Image.open(tmp_path / "out" / "overlays" / "deep" / f"{i:02d}.png") as image:
+            assert image.size == (3 * 16 + 4, 16)  # image, found, true
+            np.testing.assert_array_equal(np.asarray(image)[:, :16], COLOURS[true])
+
+
+def test_a_source_without_labels_gets_areas(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name, size in (("a.png", (16, 16)), ("b.jpg", (30, 20))):  # sizes may differ
+        Image.new("RGB", size, (240, 240, 240)).save(tmp_path / "photos" / name)
+    words = ["segment", "own_segmenter:label", "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "out"), "--pictures", "labels"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "bright  100.000%" in said.replace("   ", " ").replace("  ", "  ") or "100.000%" in said
+    assert "No scores" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["labels", "scores.json"]
+    with Image.open(tmp_path / "out" / "labels" / "b.png") as image:
+        assert image.size == (30, 20) and set(np.asarray(image).ravel()) == {2}
+    assert main(words) == 2 and "not an empty folder" in capsys.readouterr().err
+
+
+def test_scenes_own_labels_are_all_right(tmp_path, capsys):
+    assert main(["segment", "labels", "--data", "scenes:16", "--n", "5", "--out", str(tmp_path / "out"), "--pictures", "none"]) == 0
+    assert "sky" in capsys.readouterr().out and not (tmp_path / "out" / "labels").exists()
+
+
+def test_names_cannot_lead_out_of_the_folder():
+    from jaxgan.segment import _file_name
+
+    taken: set[str] = set()
+    assert _file_name("a/b.jpg", 0, taken) == "a/b.png"
+    assert _file_name("a/b.png", 1, taken) == "image_000001.png"
+    for name in ("../x.png", "/etc/x.png", "a/../../x.png", "a//b.png", ".png/../x"):
+        assert _file_name(name, 2, taken).startswith("image_") or ".." not in _file_name(name, 2, taken)
+
+
+def test_a_failure_leaves_nothing(tmp_path, module, capsys):
+    module.label = lambda images: np.full(images.shape[:3], 5)
+    module.label.classes = ("a", "b")
+    out = tmp_path / "out"
+    assert main(["segment", "own_segmenter:label", "--data", "scenes:16", "--n", "2", "--out", str(out)]) == 2
+    assert "label 5, but it has 2 classes" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["segment", "own_segmenter:label", "--data", "scenes:16", "--out", str(out), "--pictures", "some"]) == 2
+    assert "pictures is 'some'" in capsys.readouterr().err
