@@ -31,14 +31,15 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
       ValueError: k below 1 or not below both counts, different column counts, or features that are not finite.
     """
     real, fake = _checked(real, fake, k)
+    # Products are of rows about a common centre: the differences stay, the norms shrink, and with them the rounding.
     centre = real.mean(axis=0)
-    real, fake = real - centre, fake - centre  # differences stay, norms shrink, and with them the rounding
-    tolerance = ROUNDING * max(float(np.square(rows).sum(axis=1).max()) for rows in (real, fake))
-    radius_real, radius_fake = (_radii(rows, k) for rows in (real, fake))
+    centred = fake - centre
+    tolerance = ROUNDING * max(float(np.square(rows).sum(axis=1).max()) for rows in (real - centre, centred))
+    radius_real, radius_fake = (_radii(rows, centre, k) for rows in (real, fake))
     in_a_real_ball, balls, recalled, covered = np.zeros(len(fake), bool), 0, 0, 0
     for start in range(0, len(real), BLOCK):
         rows = slice(start, start + BLOCK)
-        squared = _squared_distances(real[rows], fake)
+        squared = _squared_distances(real[rows] - centre, centred)
         inside = _nearer(squared, radius_real[rows, None], real[rows], fake, tolerance)
         in_a_real_ball |= inside.any(axis=0)
         balls += int(inside.sum())
@@ -65,12 +66,12 @@ def _exact(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.square(a - b).sum(axis=-1)
 
 
-def _radii(rows: np.ndarray, k: int) -> np.ndarray:
+def _radii(rows: np.ndarray, centre: np.ndarray, k: int) -> np.ndarray:
     """Squared distance of every row to its k-th nearest other row, ``[n]``."""
-    found = []
+    centred, found = rows - centre, []
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
-        squared = _squared_distances(block, rows)
+        squared = _squared_distances(centred[start : start + BLOCK], centred)
         squared[np.arange(len(block)), start + np.arange(len(block))] = np.inf
         nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
         found.append(np.max([_exact(block, rows[column]) for column in nearest.T], axis=0))

@@ -188,7 +188,8 @@ def save(path: str | Path, sums: Sums, protocol: Mapping[str, Any]) -> None:
         text = json.dumps(dict(protocol), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the protocol is not JSON ({error}): give strings, numbers, lists") from error
-    write_atomic(path, to_bytes({name: np.ascontiguousarray(array) for name, array in sums.items()}, metadata={"protocol": text}))
+    arrays = {name: np.asarray(array, order="C") for name, array in sums.items()}  # other layouts would be written as they lie in memory
+    write_atomic(path, to_bytes(arrays, metadata={"protocol": text}))
 
 
 def load(path: str | Path, protocol: Mapping[str, Any] | None = None) -> Saved:
