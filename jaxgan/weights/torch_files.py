@@ -189,8 +189,8 @@ def _tensors(value: Any, path: Path) -> dict[str, _Tensor]:
     while waiting:
         name, item, depth = waiting.pop()
         visited += 1
-        if depth > MAX_DEPTH or visited > 50 * MAX_ARRAYS:
-            raise ValueError(f"{path}: dicts are nested more than {MAX_DEPTH} deep or hold more than {50 * MAX_ARRAYS:,} values")
+        if depth > MAX_DEPTH or visited > 20 * MAX_ARRAYS:
+            raise ValueError(f"{path}: dicts are nested more than {MAX_DEPTH} deep or hold more than {20 * MAX_ARRAYS:,} values")
         if isinstance(item, _Tensor):
             if name in found:
                 raise ValueError(f"{path}: two tensors are named {name!r}")
