@@ -174,7 +174,7 @@ def seeing(argv: Sequence[str]) -> int:
     parser.add_argument("--segmenter", required=True, metavar="NAME", help=named)
     parser.add_argument("--out", required=True, help="folder of the report; an earlier report there is replaced")
     parser.add_argument("--n", type=int, default=10_000, help="images of each source (default 10000; of a smaller source all)")
-    parser.add_argument("--class", nargs="+", default=[], metavar="NAME", dest="classes", help="show images of these (default: what differs)")
+    parser.add_argument("--class", nargs="+", default=[], metavar="NAME", dest="classes", help="to show images of (default: what differs)")
     parser.add_argument("--images", type=int, default=6, help="images of each source, or pairs, shown of a class (default 6)")
     parser.add_argument("--paired", default="auto", help="are files of equal name photo and reconstruction? auto, yes, no")
     parser.add_argument("--seed", type=int, default=1, help="of the choice of images; a source against itself: this and the next one")
