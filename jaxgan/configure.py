@@ -65,6 +65,14 @@ class Run:
     """Images in a sample grid."""
     keep: int = 3
     """Checkpoints kept."""
+    probes: tuple[str, ...] = ()
+    """Scores to log beside those that the system itself offers: 'fid', 'kid', 'prdc', 'fsd'. They change nothing of what is learned."""
+    probe_every: int = 0
+    """Steps between probes; 0: never. The first and the last step are probed too."""
+    probe_images: int = 1000
+    """Fakes, and reals spread over the source, that a probe compares; scores of different numbers do not compare."""
+    probe_segmenter: str = ""
+    """For 'fsd': a segmenter as in `jaxgan seeing`, for instance unet:WORKDIR."""
     start: str = ""
     """A workdir whose networks this run begins from (post-training); its optimisers start anew."""
 

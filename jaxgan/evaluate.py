@@ -65,7 +65,7 @@ def evaluate(
       network: what FID, KID and precision/recall are computed on; default ``features.inception(resize)``.
       segmenter: a ``segmenters.Segmenter``, the name of one, or 'labels' for the sources' own maps; for fsd and classes.
       batch: images computed at once by each process.
-      resamples: bootstrap resamples for intervals of fid (slow), kid, fsd, and means over pairs; 0: none.
+      resamples: bootstrap resamples for intervals of fid and kid (slow), of fsd, and of means over pairs; 0: none.
       neighbours: k of precision, recall, density and coverage.
       subsets, subset_size: of KID; a subset is at most as large as the smaller set.
       patch: (height, width) of the patches for seam; default the micro patch of a generator that has one.

@@ -1,4 +1,4 @@
-"""The loop: restore, step, report, save, stop. It serves every system and names none.
+"""The loop: restore, step, probe, report, save, stop. It serves every system and names none.
 
 What a run computes depends on its configuration alone: the key of a step is folded from the root seed and the step's number, the data
 position is saved with the arrays, and the log repeats. So "the same command again" continues an interrupted run bitwise where it was saved.
@@ -17,12 +17,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgan import checkpoint, configure, files, parallel, timing
 from jaxgan.data import pipeline
+from jaxgan.probes import Probes
 from jaxgan.report import Report, duration
 from jaxgan.stopping import Stop
 from jaxgan.system import State, System, leaf_names
 
 MAY_CHANGE = frozenset(
-    {"run.kimg", "run.log_every", "run.save_every", "run.sample_every", "run.samples", "run.keep", "run.mesh", "data.root"}
+    {
+        *("run.kimg", "run.log_every", "run.save_every", "run.sample_every", "run.samples", "run.keep", "run.mesh", "data.root"),
+        *("run.probes", "run.probe_every", "run.probe_images", "run.probe_segmenter"),
+    }
 )
 """Fields that may differ when a run is resumed: they change how long, how often and where, never what a step computes."""
 
@@ -71,7 +75,8 @@ def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _check_run(run: configure.Run) -> None:
-    for name, least in (("batch", 1), ("log_every", 0), ("save_every", 0), ("sample_every", 0), ("samples", 0), ("keep", 1), ("seed", 0)):
+    counts = {"log_every": 0, "save_every": 0, "sample_every": 0, "samples": 0, "keep": 1, "seed": 0, "probe_every": 0, "probe_images": 1}
+    for name, least in {"batch": 1, **counts}.items():
         if getattr(run, name) < least:
             raise ValueError(f"run.{name} = {getattr(run, name)}: give at least {least}")
     if not (run.kimg > 0 and np.isfinite(run.kimg)):
@@ -175,6 +180,7 @@ def train(
         process_count=jax.process_count(),
         workers=experiment.data.workers,
     )
+    probes = Probes(experiment, system, source, mesh, workdir, report.say) if run.probe_every else None
     with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun = _begin(experiment, workdir, system, iterator, mesh, saved, report)
@@ -189,7 +195,7 @@ def train(
             last = steps if stop_after_steps is None else min(steps, begun + stop_after_steps)
             window = timing.Trace(workdir / "traces", trace)
             try:
-                reached = _loop(experiment, system, source, iterator, mesh, state, begun, last, saved, report, window, stop)
+                reached = _loop(experiment, system, source, iterator, mesh, state, begun, last, saved, report, window, stop, probes)
             finally:
                 window.close()
             saved.wait()
@@ -249,6 +255,7 @@ def _loop(
     report: Report,
     window: timing.Trace,
     stop: Stop,
+    probes: Probes | None,
 ) -> int:
     """Steps from ``begun`` to ``last``, or to where a signal stops it; returns the completed steps, which are saved."""
     run, steps = experiment.run, total_steps(experiment.run)
@@ -274,6 +281,8 @@ def _loop(
         if run.samples and parallel.is_main():
             report.images("reals", pipeline.preview(source, run.samples))
         draw(0)
+        if probes:
+            report.log(0, probes(state), None)
     batch = parallel.global_batch(next(iterator), mesh, run.batch)
     position = iterator.get_state()
     kind = jax.devices()[0].device_kind
@@ -303,15 +312,23 @@ def _loop(
         logging = due(run.log_every, step) or step == steps
         saving = ending or due(run.save_every, step)
         drawing = due(run.sample_every, step) or step == steps
-        if logging or saving or len(waiting) >= _CHECK_AT_LEAST:
+        probing = probes is not None and (due(run.probe_every, step) or step == steps)
+        if logging or saving or probing or len(waiting) >= _CHECK_AT_LEAST:
             _check_finite(waiting, state, system, saved)
+        measured: dict[str, float] = {}
+        if probing:
+            jax.block_until_ready(state.step)
+            watch.pause()
+            measured = probes(state)
         if logging:
-            values = {name: float(value) for name, value in jax.device_get(info).items()}
+            values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
             watch.pause()
             rate = watch.window(counted)
             counted = 0
             usage = timing.mfu(flops, run.batch / rate, mesh.size, kind) if flops and rate else None
             report.log(step, values, rate, usage)
+        elif measured:
+            report.log(step, measured, None)
         if saving or drawing:
             jax.block_until_ready(state.step)
             watch.pause()

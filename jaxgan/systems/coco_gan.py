@@ -175,6 +175,8 @@ def system(config: Config, axis_name: str | None = None) -> System:
     ``axis_name``: for use under ``jax.pmap``: gradients, batch statistics and info are averaged over this axis, and latents are this
     device's share of the whole batch's, so that the step equals the one on a mesh.
     """
+    from jaxgan.systems import coco_gan_sample  # which imports this file
+
     networks = Networks(config, axis_name)
     players = make_players(networks)
     prepare = functools.partial(draw_step, config, axis_name)
@@ -193,8 +195,6 @@ def system(config: Config, axis_name: str | None = None) -> System:
         return play(players, prepare=prepare, ema_decay=decay, axis_name=axis_name)(state, batch, key)
 
     def sample(state, key, n):
-        from jaxgan.systems import coco_gan_sample
-
         latents = draw_latents(key, (n, config.latent))
         return coco_gan_sample.full_images(config, coco_gan_sample.generator_of(state), latents)
 
@@ -202,7 +202,7 @@ def system(config: Config, axis_name: str | None = None) -> System:
         init=init,
         step=step,
         sample=sample,
-        probes={},
+        probes={"seam": coco_gan_sample.seam_probe(config)} if config.micro != config.full else {},
         image=(*config.full, config.channels),
         records=4 if config.extrapolate else 2,
         prepare=functools.partial(crop_batch, config),

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan import coords, parallel
-from jaxgan.system import State, Tree
+from jaxgan.metrics import seam
+from jaxgan.system import Probe, State, Tree
 from jaxgan.systems.coco_gan import Config, Networks, draw_latents
 
 
@@ -203,6 +204,27 @@ def guided(config: Config, trained: Trained, macro: jax.Array, paste_at: tuple[i
             f"a macro patch of {height}x{width} px pasted at {paste_at} leaves the image of {config.full[0]}x{config.full[1]} px"
         )
     return images.at[:, top : top + height, left : left + width].set(macro)
+
+
+def seam_probe(config: Config) -> Probe:
+    """The seam statistic of full images as a probe: as many images as the batch has samples, their profiles summed."""
+    size = config.full
+
+    def zero():
+        return {"n": np.zeros(()), "profile": np.zeros(size[0] + size[1] - 1)}
+
+    def add(sums, state, batch, key):
+        n = batch["corner"].shape[0]
+        images = full_images(config, generator_of(state), draw_latents(key, (n, config.latent)))
+        return {"n": sums["n"] + float(n), "profile": sums["profile"] + seam.profile(images).sum(0)}
+
+    def merge(a, b):
+        return {name: np.asarray(a[name], np.float64) + np.asarray(b[name], np.float64) for name in a}
+
+    def read(sums):
+        return seam.read(sums["profile"] / sums["n"], size, config.micro, config.coordinates == "cylindrical")
+
+    return Probe(zero, add, merge, read)
 
 
 def to_bytes(images: jax.Array) -> np.ndarray:

@@ -1,0 +1,150 @@
+"""Scores in training: they change nothing of what is learned, repeat when a run is resumed, and are refused before anything is written."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgan import checkpoint, features, generators, report
+from jaxgan.data import pipeline
+from jaxgan.metrics import frechet
+from jaxgan.system import Probe
+from jaxgan.train import Result, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+PROBED = {"probes": ("fid", "prdc"), "probe_every": 10, "probe_images": 70, "kimg": 0.4}
+
+
+def brightness(params: Any, images: jax.Array) -> jax.Array:
+    """Means of the four quarters of a picture: [B, 8, 8, 3] -> [B, 4]."""
+    return images.mean(-1).reshape(-1, 2, 4, 2, 4).mean((2, 4)).reshape(-1, 4) * params
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The toy system with a small feature network in the place of Inception, and with a probe of its own."""
+    spec = importlib.util.spec_from_file_location("jaxgan.systems.toy", Path(__file__).parent / "toy.py")
+    module, opened = importlib.util.module_from_spec(spec), pipeline.open_source
+    sys.modules["jaxgan.systems.toy"] = module
+    spec.loader.exec_module(module)
+
+    def small() -> features.Measure:
+        return features.network_measure("quarters", 4, brightness, np.float32(1), lambda image: image.astype(np.float32) / 255, {})
+
+    monkeypatch.setattr(features, "inception", small)
+    yield module
+    pipeline.open_source = opened
+    del sys.modules["jaxgan.systems.toy"]
+
+
+def with_probe(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the toy system a probe 'level': the mean of its images, and how many it looked at."""
+    plain = toy.system
+
+    def system(config: Any) -> Any:
+        made = plain(config)
+
+        def add(sums: Any, state: Any, batch: Any, key: jax.Array) -> Any:
+            n = batch["image"].shape[0]
+            return {"n": sums["n"] + float(n), "total": sums["total"] + made.sample(state, key, n).mean((1, 2, 3)).sum()}
+
+        probe = Probe(
+            lambda: {"n": np.zeros((), np.float32), "total": np.zeros((), np.float32)},
+            add,
+            lambda a, b: {name: a[name] + b[name] for name in a},
+            lambda sums: {"level": float(sums["total"] / sums["n"]), "images": float(sums["n"])},
+        )
+        return made._replace(probes={"level": probe})
+
+    monkeypatch.setattr(toy, "system", system)
+
+
+def leaves(workdir: Path) -> dict[str, str]:
+    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
+    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
+    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"positions": manifest["positions"]}
+
+
+def log(workdir: Path) -> list[dict[str, Any]]:
+    lines = report.read_metrics(workdir / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
+
+
+def test_a_run_is_the_same_with_and_without_probes_and_resumes_to_the_same_values(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(toy.experiment(kimg=0.4), tmp_path / "plain", quiet=True) == Result(25, 25, "finished")
+    with_probe(toy, monkeypatch)
+    assert train(toy.experiment(**PROBED), tmp_path / "probed", quiet=True) == Result(25, 25, "finished")
+    assert leaves(tmp_path / "probed") == leaves(tmp_path / "plain")
+    lines = {line["step"]: line for line in log(tmp_path / "probed")}
+    names = {"fid", "precision", "recall", "density", "coverage", "level", "level/images"}
+    assert {step for step, line in lines.items() if names <= line.keys()} == {0, 10, 20, 25}
+    for line in log(tmp_path / "plain"):
+        assert line.items() <= lines[line["step"]].items(), "what was logged without probes is logged with them"
+    assert lines[10]["level/images"] == 80, "batches of 16 until 70 images are there"
+
+    assert train(toy.experiment(**PROBED), tmp_path / "parts", quiet=True, stop_after_steps=10).status == "stopped"
+    assert train(toy.experiment(**PROBED), tmp_path / "parts", quiet=True).status == "finished"
+    assert log(tmp_path / "parts") == log(tmp_path / "probed") and leaves(tmp_path / "parts") == leaves(tmp_path / "probed")
+
+
+def test_the_score_is_that_of_the_averaged_networks_and_reals_are_computed_once(toy: Any, tmp_path: Path) -> None:
+    experiment = toy.experiment(**PROBED)
+    train(experiment, tmp_path / "run", quiet=True, stop_after_steps=10)
+    kept = (tmp_path / "run" / "probes" / "features.safetensors").read_bytes()
+    step, arrays = checkpoint.load_networks(tmp_path / "run" / "checkpoints")
+    assert step == 10
+    key = jax.random.fold_in(jax.random.key(experiment.run.seed), np.uint32(2**32 - 3))
+    ema, fakes = generators.nested(arrays, "ema")["G"], []
+    for block in range(2):
+        latents = jax.random.normal(jax.random.fold_in(key, np.uint32(block)), (64, 4))
+        fakes.append(jnp.tanh(jnp.tanh(latents @ ema["into"]) @ ema["out"]).reshape(64, 8, 8, 1))
+    fakes = np.round((np.concatenate(fakes)[:70].astype(np.float64) + 1) * 127.5).clip(0, 255)
+    reals = np.stack([toy.Pictures()[i]["image"] for i in range(64)]).astype(np.float64)
+    rows = [(images / 255).reshape(-1, 2, 4, 2, 4).mean((2, 4)).reshape(-1, 4) for images in (reals, fakes)]
+    line = next(line for line in log(tmp_path / "run") if line["step"] == 10)
+    assert line["fid"] == pytest.approx(frechet.from_rows(*rows).total, rel=1e-3)
+    train(experiment, tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "probes" / "features.safetensors").read_bytes() == kept
+
+
+def test_probes_may_change_when_a_run_is_resumed(toy: Any, tmp_path: Path) -> None:
+    train(toy.experiment(kimg=0.4), tmp_path / "run", quiet=True, stop_after_steps=10)
+    changed = toy.experiment(**(PROBED | {"probe_images": 40}))
+    assert train(changed, tmp_path / "run", quiet=True).status == "finished"
+    assert [line["step"] for line in log(tmp_path / "run") if "fid" in line] == [20, 25]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probes": ("fidd",)}, "there is no probe 'fidd'; nearest: fid"),
+        ({"probes": ()}, "names nothing to measure"),
+        ({"probes": ("fsd",)}, "fsd needs run.probe_segmenter"),
+        ({"probe_images": 4}, "run.probe_images = 4: these probes need at least 6"),
+        ({"probe_every": -1}, "run.probe_every = -1: give at least 0"),
+    ],
+)
+def test_probes_that_cannot_work_are_refused_with_nothing_written(toy: Any, tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(toy.experiment(**(PROBED | change)), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").glob("*"))
+
+
+def test_missing_weights_are_said_before_anything_is_written(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("JAXGAN_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="inception"):
+        train(toy.experiment(**PROBED), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").glob("*"))
