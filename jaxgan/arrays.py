@@ -120,7 +120,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{path}: entry {entry.filename!r} is not an array, or is there twice")
                 with archive.open(entry) as file:
                     arrays[name] = _read_npy(file, entry.file_size, f"{path}: array {name!r}")
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, IndexError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is not an intact .npz file: {error}") from error
     return arrays
 

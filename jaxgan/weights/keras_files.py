@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxgan.arrays import MAX_ARRAYS, MAX_BYTES, MAX_RATIO
 
+MAX_NAMES = 2**24
+"""Largest list of names in bytes."""
+
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Filters that come with h5py; any other would load a plugin."""
 
@@ -56,17 +59,24 @@ def _has_names(group: Any, name: str) -> bool:
 
 def _names(group: Any, name: str, path: Path) -> list[str]:
     """A list of names; Keras splits a list of more than 64 KiB into attributes `name0`, `name1`, ..."""
+    import h5py
+
     parts = [name] if name in group.attrs else []
     while not parts or parts[-1] != name:
         following = f"{name}{len(parts)}"
         if following not in group.attrs:
             break
         parts.append(following)
-    names = [value for part in parts for value in np.atleast_1d(group.attrs[part]).tolist()]
-    text = [value.decode() if isinstance(value, bytes) else value for value in names]
-    if not all(isinstance(value, str) for value in text) or len(text) > MAX_ARRAYS:
-        raise ValueError(f"{path}: the attribute {name!r} of {group.name!r} is not a list of at most {MAX_ARRAYS:,} names")
-    return text
+    names: list[Any] = []
+    for part in parts:
+        plan = group.attrs.get_id(part)
+        count = math.prod(plan.shape or (0,))
+        # Checked before it is read: a damaged shape would keep the library busy for minutes.
+        text = plan.dtype.kind == "S" or h5py.check_string_dtype(plan.dtype) is not None
+        if count and (not text or count > MAX_ARRAYS or count * plan.dtype.itemsize > MAX_NAMES):
+            raise ValueError(f"{path}: the attribute {part!r} of {group.name!r} is no list of at most {MAX_ARRAYS:,} names")
+        names.extend(np.atleast_1d(group.attrs[part]).tolist() if count else [])
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
 
 
 def _child(group: Any, name: str, path: Path) -> Any:

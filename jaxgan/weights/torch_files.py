@@ -75,7 +75,7 @@ def read_zip(path: str | Path) -> dict[str, np.ndarray]:
                 return archive.read(f"{root}data/{storage.key}")
 
             return _arrays(tensors, content, "<" if order.strip() == b"little" else ">", path)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError, IndexError, OSError) as error:
         raise ValueError(f"{path} is not an intact torch file: {error}") from error
     except ValueError as error:
         raise _named(error, path) from error
