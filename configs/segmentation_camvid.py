@@ -34,8 +34,8 @@ def config() -> Experiment:
             width=16,
             depth=4,
             patch=2,
-            lr=3e-3,
-            steps=2500,
+            lr=2e-3,
+            steps=2000,
             warmup=100,
             weight_decay=1e-2,
             weighting="median",
@@ -46,7 +46,7 @@ def config() -> Experiment:
             ema=0.5,
         ),
         data=Data(source="imported/camvid160"),
-        run=Run(batch=8, kimg=20.0, log_every=25, save_every=500, sample_every=500),
+        run=Run(batch=8, kimg=16.0, log_every=25, save_every=500, sample_every=500),
     )
 
 

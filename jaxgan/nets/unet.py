@@ -100,11 +100,20 @@ class UNet(nn.Module):
             x = Conv(levels[level], resample="up", spectral=False, dtype=self.dtype, name=f"up_{level}")(x)
             x = jnp.concatenate([skips[level], x], -1)
             x = Block(levels[level], self.dtype, name=f"decoder_{level}")(x)
-        # A small head: at the start all classes are about equally likely, as the loss then expects.
-        kernel = self.param("head_kernel", nn.initializers.normal(0.01), (levels[0], self.patch**2 * self.classes))
+        # Small at the start, so that all classes are about equally likely, and the same for the pixels of a square, so that no pattern of
+        # squares has to be unlearned (Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017).
+        kernel = self.param("head_kernel", repeated_normal(0.01, self.patch**2), (levels[0], self.patch**2 * self.classes))
         bias = self.param("head_bias", nn.initializers.zeros, (self.patch**2 * self.classes,))
         logits = at_least_float32(x) @ kernel + bias
         return depth_to_space(logits, self.patch)[:, :height, :width]
+
+def repeated_normal(stddev: float, times: int):
+    """Initialiser of [rows, times * columns]: a normal distribution for [rows, columns], repeated."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jnp.tile(stddev * jax.random.normal(key, (shape[0], shape[1] // times), dtype), (1, times))
+
+    return init
 
 
 def space_to_depth(x: jax.Array, side: int) -> jax.Array:

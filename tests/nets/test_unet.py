@@ -76,6 +76,14 @@ def test_squares_of_pixels_come_back():
     np.testing.assert_array_equal(depth_to_space(deep, 2), x)
 
 
+def test_a_new_network_shows_no_pattern_of_squares():
+    network = UNet(classes=5, width=8, depth=1, patch=2)
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (1, 8, 8, 3)), jnp.float32)
+    logits = np.asarray(network.apply(network.init(jax.random.key(0), images), images)[0])
+    np.testing.assert_allclose(logits, logits[::2, ::2].repeat(2, 0).repeat(2, 1), atol=1e-7)
+    assert np.ptp(logits) > 0
+
+
 def test_group_norm_is_the_formula_in_float64():
     rng = np.random.default_rng(0)
     x = rng.normal(3, 2, (2, 5, 4, 12))  # gcd(8, 12) = 4 groups of 3 channels
