@@ -37,9 +37,13 @@ def read_h5(path: str | Path) -> dict[str, np.ndarray]:
             root = _child(file, "model_weights", path) if "model_weights" in file else file
             found: dict[str, Any] = {}
             if _has_names(root, "layer_names"):
-                for layer in _names(root, "layer_names", path):
+                visited: set[int] = set()
+                for layer in _names(root, "layer_names", path) or list(root):
                     group = _child(root, layer, path)
-                    for name in _names(group, "weight_names", path):
+                    names = _names(group, "weight_names", path)
+                    if names is None:
+                        names = list(_walk(group, "", {}, visited, path))
+                    for name in names:
                         full = name if name.startswith(layer) else f"{layer}/{name}"
                         if full in found:
                             raise ValueError(f"{path}: {full!r} is there twice")
@@ -57,26 +61,29 @@ def _has_names(group: Any, name: str) -> bool:
     return name in group.attrs or f"{name}0" in group.attrs
 
 
-def _names(group: Any, name: str, path: Path) -> list[str]:
-    """A list of names; Keras splits a list of more than 64 KiB into attributes `name0`, `name1`, ..."""
-    import h5py
+def _names(group: Any, name: str, path: Path) -> list[str] | None:
+    """A list of names; Keras splits a list of more than 64 KiB into attributes `name0`, `name1`, ...
 
+    None: the names are of variable length, as newer h5py writes them. The library follows those through a heap, where one wrong byte was
+    seen to make it loop for ever; what they name is what the group holds, so that they need not be read.
+    """
     parts = [name] if name in group.attrs else []
     while not parts or parts[-1] != name:
         following = f"{name}{len(parts)}"
         if following not in group.attrs:
             break
         parts.append(following)
-    names: list[Any] = []
+    names: list[str] = []
     for part in parts:
         plan = group.attrs.get_id(part)
         count = math.prod(plan.shape or (0,))
+        if count and plan.dtype.kind == "O":
+            return None
         # Checked before it is read: a damaged shape would keep the library busy for minutes.
-        text = plan.dtype.kind == "S" or h5py.check_string_dtype(plan.dtype) is not None
-        if count and (not text or count > MAX_ARRAYS or count * plan.dtype.itemsize > MAX_NAMES):
+        if count and (plan.dtype.kind != "S" or count > MAX_ARRAYS or count * plan.dtype.itemsize > MAX_NAMES):
             raise ValueError(f"{path}: the attribute {part!r} of {group.name!r} is no list of at most {MAX_ARRAYS:,} names")
-        names.extend(np.atleast_1d(group.attrs[part]).tolist() if count else [])
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
+        names.extend(value.decode() for value in np.atleast_1d(group.attrs[part]).tolist() if count)
+    return names
 
 
 def _child(group: Any, name: str, path: Path) -> Any:
@@ -92,7 +99,7 @@ def _child(group: Any, name: str, path: Path) -> Any:
     return group
 
 
-def _walk(group: Any, prefix: str, found: dict[str, Any], visited: set[int], path: Path) -> None:
+def _walk(group: Any, prefix: str, found: dict[str, Any], visited: set[int], path: Path) -> dict[str, Any]:
     """Every group is visited once: hard links may lead in a circle."""
     import h5py
 
@@ -108,6 +115,7 @@ def _walk(group: Any, prefix: str, found: dict[str, Any], visited: set[int], pat
             found[prefix + name] = item
     if len(found) > MAX_ARRAYS or prefix.count("/") > 32:
         raise ValueError(f"{path} holds more than {MAX_ARRAYS:,} arrays, or groups nested more than 32 deep")
+    return found
 
 
 def _read(found: dict[str, Any], path: Path) -> dict[str, np.ndarray]:

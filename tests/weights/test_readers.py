@@ -193,7 +193,7 @@ def test_h5_leads_nowhere_else(tmp_path):
         made.create_dataset("a", (2**20,), "f4", chunks=(64,))
 
     def missing(made):
-        made.attrs["layer_names"] = [b"conv"]
+        made.attrs["layer_names"] = np.array([b"conv"])
 
     cases = {external: "is a link", soft: "is a link", raw: "another file", virtual: "another file", circle: "two names"}
     cases |= {text: "only numbers", unwritten: "no numbers in the file", missing: "'conv' is named and not there"}
@@ -208,14 +208,21 @@ def test_h5_of_a_whole_keras_model_and_of_plain_groups(tmp_path):
     with h5py.File(tmp_path / "model.h5", "w") as made:
         group = made.create_group("model_weights")
         # Keras splits lists of names that do not fit one attribute.
-        group.attrs["layer_names0"], group.attrs["layer_names1"] = [b"dense"], [b"norm"]
-        for layer, names in {"dense": [b"dense/kernel:0"], "norm": [b"gamma:0"]}.items():
-            group.create_group(layer).attrs["weight_names"] = names
-            group[layer][names[0].decode()] = np.full(2, len(layer), ">f4")
+        group.attrs["layer_names0"], group.attrs["layer_names1"] = np.array([b"norm"]), np.array([b"dense"])
+        for layer, name in {"dense": "dense/kernel:0", "norm": "gamma:0"}.items():
+            group.create_group(layer).attrs["weight_names"] = np.array([name.encode()])
+            group[layer][name] = np.full(2, len(layer), ">f4")
+        group.create_group("relu").attrs["weight_names"] = np.array([])
         made.create_group("optimizer_weights")["x"] = np.ones(2)
     read = weights.read(tmp_path / "model.h5")
-    assert list(read) == ["dense/kernel:0", "norm/gamma:0"] and read["norm/gamma:0"].dtype == np.dtype("float32")
+    assert list(read) == ["norm/gamma:0", "dense/kernel:0"] and read["norm/gamma:0"].dtype == np.dtype("float32")
     np.testing.assert_array_equal(read["dense/kernel:0"], [5, 5])
+    with h5py.File(tmp_path / "model.h5", "r+") as made:
+        # Names of variable length, as h5py writes a list.
+        for where, name in (("", "layer_names0"), ("/dense", "weight_names"), ("/norm", "weight_names")):
+            made[f"model_weights{where}"].attrs[name] = [b"dense", b"norm"]
+    again = weights.read(tmp_path / "model.h5")
+    assert sorted(again) == sorted(read) and all(np.array_equal(again[name], read[name]) for name in read)
     with h5py.File(tmp_path / "plain.h5", "w") as made:
         made["layers/dense/vars/0"] = np.arange(3)
     np.testing.assert_array_equal(weights.read(tmp_path / "plain.h5")["layers/dense/vars/0"], [0, 1, 2])

@@ -44,7 +44,7 @@ def keras(path, arrays) -> None:
     """The same network as Keras's second layout."""
     with h5py.File(path, "w") as made:
         layers = [f"block{name[4]}_{name[:4]}{name[6]}" for name in vgg.CONVOLUTIONS]
-        made.attrs["layer_names"] = [layer.encode() for layer in layers]
+        made.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
         for layer, index in zip(layers, FEATURES, strict=True):
             group = made.create_group(layer)
             group.attrs["weight_names"] = [f"{layer}/kernel:0".encode(), f"{layer}/bias:0".encode()]
