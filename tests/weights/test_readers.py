@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import struct
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -15,6 +18,7 @@ from written import ordered, save_torch, storage, tensor, write_legacy, write_zi
 
 from jaxgan import weights
 
+ROOT = Path(weights.__file__).parents[2]
 RNG = np.random.default_rng(0)
 ARRAYS = {"a.weight": RNG.normal(size=(4, 3, 2)).astype(np.float32), "a.bias": RNG.normal(size=4).astype(np.float32)}
 
@@ -288,3 +292,9 @@ def test_files_cut_short_anywhere_are_refused(tmp_path):
             file.write_bytes(data[:length])
             with pytest.raises(ValueError, match=file.name):
                 weights.read(file)
+
+
+def test_importing_the_readers_loads_neither_jax_nor_hdf5():
+    code = "import sys, jaxgan.weights; print([name for name in ('jax', 'h5py', 'torch', 'safetensors') if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert finished.stdout.strip() == "[]", finished.stderr
