@@ -28,13 +28,13 @@ def test_any_size_is_the_padded_image_cut_back(size, patch):
     assert logits.shape == (1, *size, 5) and logits.dtype == jnp.float32
     stride = 4 * patch
     padded = np.pad(np.asarray(images), ((0, 0), (0, -size[0] % stride), (0, -size[1] % stride), (0, 0)), "edge")
-    np.testing.assert_allclose(logits, apply(params, jnp.asarray(padded))[:, : size[0], : size[1]], atol=1e-5)
+    np.testing.assert_allclose(logits, apply(params, jnp.asarray(padded))[:, : size[0], : size[1]], atol=1e-4)
 
 
 def test_an_image_is_labelled_alike_alone_and_in_any_company():
     apply, params, images = made((3, 16, 16, 3))
     together = apply(params, images)
-    np.testing.assert_allclose(together[1:2], apply(params, images[1:2]), atol=1e-5)
+    np.testing.assert_allclose(together[1:2], apply(params, images[1:2]), atol=1e-4)
     # so that the comparison can fail: the logits do depend on the image
     assert float(jnp.abs(together[0] - together[1]).max()) > 0.1
 
@@ -43,7 +43,7 @@ def test_mirrored_kernels_give_the_mirrored_answer():
     """Holds only where halving, doubling and skips meet without a shift of half a pixel."""
     apply, params, images = made((1, 16, 24, 3))
     mirrored = jax.tree.map(lambda leaf: leaf[:, ::-1] if leaf.ndim == 4 else leaf, params)
-    np.testing.assert_allclose(apply(mirrored, images[:, :, ::-1]), apply(params, images)[:, :, ::-1], atol=2e-5)
+    np.testing.assert_allclose(apply(mirrored, images[:, :, ::-1]), apply(params, images)[:, :, ::-1], atol=1e-4)
 
 
 def test_every_parameter_and_every_pixel_around_is_used():
