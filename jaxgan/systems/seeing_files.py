@@ -98,7 +98,7 @@ def text(report: Mapping[str, Any]) -> str:
     chosen = [entry for entry in report["classes"] if entry["verdict"]]
     chosen += [entry for entry in report["classes"] if not entry["verdict"]][: max(0, PRINTED - len(chosen))]
     width = max([5, *(min(24, len(entry["name"])) for entry in chosen)])
-    lines += ["", f"{'class':<{width}}   real %   fake %   change  {'interval':<18} of FSD %  images % real → fake        p  verdict"]
+    lines += ["", f"{'class':<{width}}   real %   fake %   change  {'interval':<18} of means  images % real → fake        p  verdict"]
     for entry in chosen:
         images = f"{percent(entry['images_real'])} → {percent(entry['images_fake'])}"
         tail = f"{percent(entry['share']):>8}  {images:>22} {chance(entry['p']):>8}  {entry['verdict']}"

@@ -162,7 +162,7 @@ _COLUMNS = (
     ("real", "Real", "number", "mean share of the image area in real images, %"),
     ("fake", "Fake", "number", "mean share of the image area in fake images, %"),
     ("delta", "Change", "number", "(fake - real) / real, with its interval"),
-    ("share", "Of the distance", "number", "share of the mean part of the FSD, %"),
+    ("share", "Of the means", "number", "share of the part of the distance that the means make, %"),
     ("images", "In images", "number", "share of the images that hold the class, real → fake"),
     ("p", "p", "number", "chance of such a difference between two draws of one source, corrected for the number of classes"),
     ("verdict", "Verdict", "number", ""),
@@ -176,7 +176,8 @@ def _table(report: Mapping[str, Any]) -> str:
         for key, label, kind, about in _COLUMNS
     )
     with_gallery = {gallery["label"]: i for i, gallery in enumerate(report["galleries"])}
-    rows = "".join(_row(entry, with_gallery.get(entry["label"])) for entry in report["classes"])
+    first = sorted(report["classes"], key=lambda entry: list(VERDICTS).index(entry["verdict"]))  # stable: then by area
+    rows = "".join(_row(entry, with_gallery.get(entry["label"])) for entry in first)
     return (
         '<section><h2>Classes</h2><div class="controls">'
         '<input id="search" type="search" placeholder="find a class" aria-label="find a class">'

@@ -84,6 +84,7 @@ def test_the_page_works_in_a_browser_without_a_request_or_an_error(page, tmp_pat
     assert said["wrong"] == "" and said["requests"] == "0" and "CONSOLE" not in log
     assert said["decoded"] == "5/5"  # the figure, and each of two tiles plain and marked
     hat = "<b>hat</b> & cap"
+    assert said["start"] == hat  # what is missing comes first
     assert (said["largest"], said["smallest"], said["lost"], said["alphabet"]) == ("sky", "ring", hat, hat)
     assert said["open"] == "gallery-1" and said["shown"] == "2 of 5 classes"
 
