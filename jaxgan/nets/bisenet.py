@@ -4,8 +4,8 @@ The form is that of the published CelebAMask-HQ weights: batch normalisation is 
 its stem at 1/4 straight to stage 3, and resizing is TensorFlow 1's (output i reads i / factor). Names are those of the weights' file,
 with 'kernel' and 'bias' in place of its endings. Everything is per image: a batch may be split over devices in any way.
 
-CPU time on one core at 448 px is in ``benchmarks/results/frozen_networks.jsonl``; depthwise convolutions are ``windows.depthwise``, which
-is many times faster there than the library's form.
+An image of 448 px takes 0.23 CPU-seconds on one core at batch 4. Depthwise convolutions are ``windows.depthwise``: the library's form
+takes many times as long there.
 """
 
 from __future__ import annotations
