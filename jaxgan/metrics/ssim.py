@@ -80,9 +80,9 @@ def _terms(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
     # Local variances are shift-invariant: about each image's own middle the squares that cancel are smaller in float32.
     middle = (real.mean(axis=(1, 2), keepdims=True) + fake.mean(axis=(1, 2), keepdims=True)) / 2
     a, b = real - middle, fake - middle
-    mean_a, mean_b = _window(a), _window(b)
-    variances = _window(a * a + b * b) - mean_a * mean_a - mean_b * mean_b
-    covariance = _window(a * b) - mean_a * mean_b
+    mean_a, mean_b, squares, products = jnp.split(_window(jnp.concatenate([a, b, a * a + b * b, a * b], axis=3)), 4, axis=3)
+    variances = squares - mean_a * mean_a - mean_b * mean_b
+    covariance = products - mean_a * mean_b
     structure = (2 * covariance + C2) / (variances + C2)
     mean_a, mean_b = mean_a + middle + 1, mean_b + middle + 1
     luminance = (2 * mean_a * mean_b + C1) / (mean_a * mean_a + mean_b * mean_b + C1)
@@ -90,13 +90,19 @@ def _terms(real: jax.Array, fake: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _window(x: jax.Array) -> jax.Array:
-    """Gaussian means over all 11x11 windows inside: rows, then columns, as sums of shifted images that compile into one loop."""
+    """Gaussian means over all 11x11 windows inside: a band matrix for the rows and one for the columns."""
+    # At 256 px as fast on the CPU as sums of shifted images (0.06 s for 4 x 12 maps) and 10 times as fast as a convolution of one channel.
+    rows, columns = _band(x.shape[1]), _band(x.shape[2])
+    x = jnp.einsum("ih,nhwc->niwc", rows, x, precision="highest")
+    return jnp.einsum("jw,niwc->nijc", columns, x, precision="highest")
+
+
+def _band(side: int) -> np.ndarray:
+    """float32 ``[side - 10, side]``: the window's weights from the diagonal on."""
     taps = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
-    taps = [float(tap) for tap in taps / taps.sum()]
-    for axis in (1, 2):
-        size = x.shape[axis] - WINDOW + 1
-        x = sum(tap * jax.lax.slice_in_dim(x, k, k + size, axis=axis) for k, tap in enumerate(taps))
-    return x
+    shift = np.arange(side) - np.arange(side - WINDOW + 1)[:, None]
+    inside = (shift >= 0) & (shift < WINDOW)
+    return np.where(inside, (taps / taps.sum())[np.clip(shift, 0, WINDOW - 1)], 0).astype(np.float32)
 
 
 def _halve(x: jax.Array) -> jax.Array:
