@@ -255,35 +255,43 @@ def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         evaluate(pictures(4, 0), pictures(4, 1), ("fid",))
 
 
+@pytest.mark.slow
 def test_the_command_line_computes_inception_fid_of_two_folders(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Against features that the original network gave for the same images, through the closed form in numpy."""
-    if not (shared / "weights" / "inception_2015_12_05_fid.safetensors").exists():
-        pytest.skip(f"the weights of Inception are not in {shared / 'weights'}")
-    monkeypatch.setenv("JAXGAN_WEIGHTS", str(shared / "weights"))
-    real, fake = save(tmp_path / "real", pictures(3, 6)), save(tmp_path / "fake", pictures(3, 7, dark=120))
-    from jaxgan import weights
-    from jaxgan.nets import inception
-
+    """Against the closed form on features that another program computed of three photographs with the same weights."""
+    weights = shared / "weights"
+    if not (weights / "inception_2015_12_05_fid.safetensors").exists():
+        pytest.skip(f"the weights of Inception are not in {weights}")
+    monkeypatch.setenv("JAXGAN_WEIGHTS", str(weights))
+    with np.load(weights / "inception_2015_12_05_fid.golden.npz") as golden:
+        photographs, rows = golden["images"], golden["features_f16weights"].astype(np.float64)
+    real, fake = save(tmp_path / "real", photographs[:2]), save(tmp_path / "fake", photographs[1:])
     arguments = ["--real", str(real), "--fake", str(fake), "--metrics", "fid", "--batch", "8", "--cache", str(tmp_path / "cache")]
     assert main(["evaluate", *arguments, "--out", str(tmp_path / "scores.json")]) == 0
     score = json.loads((tmp_path / "scores.json").read_text())["fid"]
-    params = inception.params(weights.load("inception"))
-    rows = []
-    for folder in (real, fake):
-        images = [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
-        batch = np.stack([inception.resize_for_inception(image, "clean") for image in images + [images[0]] * 5])
-        rows.append(np.asarray(inception.features(params, batch), np.float64)[:3])
-    centred = [r - r.mean(0) for r in rows]
-    cross = np.linalg.svd(centred[0] @ centred[1].T / 2, compute_uv=False).sum()
-    expected = np.square(rows[0].mean(0) - rows[1].mean(0)).sum() + sum(np.square(c).sum() / 2 for c in centred) - 2 * cross
-    assert score["value"] == pytest.approx(expected, rel=1e-4) and score["value"] > 10
+    a, b = rows[:2], rows[1:]
+    spread = [np.square(x - x.mean(0)).sum() for x in (a, b)]
+    cross = np.linalg.svd((a - a.mean(0)) @ (b - b.mean(0)).T, compute_uv=False).sum()
+    assert score["value"] == pytest.approx(np.square(a.mean(0) - b.mean(0)).sum() + sum(spread) - 2 * cross, rel=1e-4)
     assert score["protocol"]["resize"] == "clean" and len(score["protocol"]["weights"]) == 64
-    assert "biased upward" in score["protocol"]["note"]
+    assert "biased upward" in score["protocol"]["note"] and score["protocol"]["fake"]["n"] == 2
     assert "fid" in capsys.readouterr().out
     assert main(["evaluate", "--real", str(real), "--fake", str(fake), "--metric", "fid"]) == 2
     assert "nearest: --metrics" in capsys.readouterr().err
+
+
+def test_lpips_of_folders_is_that_of_the_published_pairs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = shared / "weights"
+    if not (weights / "vgg16_imagenet_conv.safetensors").exists():
+        pytest.skip(f"the weights of VGG-16 are not in {weights}")
+    monkeypatch.setenv("JAXGAN_WEIGHTS", str(weights))
+    with np.load(weights / "vgg16_lpips.golden.npz") as golden:
+        reference, first, second = golden["ref"], golden["p0"], golden["p1"]
+    real, fake = save(tmp_path / "real", np.stack([reference] * 2)), save(tmp_path / "fake", np.stack([first, second]))
+    score = evaluate(real, fake, ("lpips", "ssim"), batch=8)["lpips"]
+    assert (score.parts["most"], score.parts["least"]) == pytest.approx((0.56861, 0.42166), abs=2e-5)
+    assert score.value == pytest.approx((0.56861 + 0.42166) / 2, abs=2e-5) and len(score.protocol["weights"]) == 2
 
 
 def worker(path: str) -> dict[str, float]:

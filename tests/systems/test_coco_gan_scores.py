@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from small_coco_gan import CONFIG, filled
+from small_coco_gan import filled
 
 from jaxgan import configure, viz
 from jaxgan.checkpoint import name_leaves
@@ -22,16 +22,17 @@ SMALL = coco_gan.Config((16, 16), (8, 8), (4, 4), latent=8, g_width=2, d_width=2
 
 
 def test_the_seam_probe_is_the_statistic_of_all_images_it_saw() -> None:
-    system = CONFIG.system()
+    system = SMALL.system()
     state = filled(system)
     probe, add = system.probes["seam"], jax.jit(system.probes["seam"].add)
-    sums = probe.zero()
+    sums, images = probe.zero(), []
     for seed in (1, 2):
-        part = add(probe.zero(), state, {"corner": np.zeros((4, 2), np.int32)}, jax.random.key(seed))
+        key = jax.random.key(seed)
+        part = add(probe.zero(), state, {"corner": np.zeros((64, 2), np.int32)}, key)
         sums = probe.merge(sums, jax.device_get(part))
-    latents = np.concatenate([coco_gan.draw_latents(jax.random.key(seed), (4, CONFIG.latent)) for seed in (1, 2)])
-    images = coco_gan_sample.full_images(CONFIG, coco_gan_sample.generator_of(state), latents)
-    assert probe.read(sums) == pytest.approx(viz.seam_statistic(np.asarray(images), CONFIG.micro), rel=1e-4)
+        latents = coco_gan.draw_latents(key, (64, SMALL.latent))
+        images.append(coco_gan_sample.full_images(SMALL, coco_gan_sample.generator_of(state), latents))
+    assert probe.read(sums) == pytest.approx(viz.seam_statistic(np.concatenate(images), SMALL.micro), rel=1e-4)
     assert {leaf.dtype for leaf in jax.tree.leaves(sums)} == {np.dtype(np.float64)}
 
 
