@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -78,9 +79,9 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     parts = [_top(report, sources), _distance(report["fsd"]), _figure(report, pictures), _table(report), _galleries(report, pictures)]
     parts += [_how_to_read(report), _protocol(report["protocol"])]
     template = (importlib.resources.files("jaxgan.systems") / "seeing_page.html").read_text("utf-8")
-    title = f"{sources[1]} against {sources[0]}"
-    # The body last: nothing that a file name holds is taken for a mark of the template.
-    return template.replace("{{title}}", escape(title), 1).replace("{{body}}", "\n".join(filter(None, parts)), 1)
+    filled = {"title": escape(f"{sources[1]} against {sources[0]}"), "body": "\n".join(filter(None, parts))}
+    # In one pass: nothing that a name holds is taken for a mark of the template.
+    return re.sub(r"\{\{(title|body)\}\}", lambda mark: filled[mark[1]], template)
 
 
 def _data(picture: bytes) -> str:
