@@ -384,6 +384,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "sample": sample,
     "evaluate": evaluate,
     "segment": segment,
+    "seeing": seeing,
     "data": data,
     "weights": weights,
     "doctor": doctor,
