@@ -29,6 +29,8 @@ GALLERIES = 12
 """Galleries of a report whose classes nobody chose."""
 SENTENCES = 5
 """Sentences of the headline about classes of which the generator draws less, or more; of missing ones all are named."""
+NOTHING = ("void", "null", "none", "background", "unlabeled", "unlabelled", "unknown", "other", "label 0", "class 0", "-", "")
+"""Names of a label 0 that stands for no class: part of the distance and the table, not of the figure and the headline, as published."""
 UNNAMED = 256
 """Labels of a source whose classes have no names."""
 
@@ -102,6 +104,11 @@ def class_names(segmenter: Any, real: Any, fake: Any) -> tuple[str, ...]:
         sides = (f"{images.spec} has {len(images.classes)} classes ({', '.join(images.classes[:4])}, ...)" for images in (real, fake))
         raise ValueError(f"label maps of different classes cannot be compared: {' and '.join(sides)}")
     return tuple(real.classes) or tuple(f"label {k}" for k in range(UNNAMED))
+
+
+def is_nothing(label: int, name: str) -> bool:
+    """Whether a label stands for no class. Where label 0 is a class of its own (CamVid: sky), it is one like all others."""
+    return label == 0 and name.strip().lower() in NOTHING
 
 
 def verdict(row: ClassRow, missing: set[int]) -> str:
@@ -196,6 +203,7 @@ def _floor(real: np.ndarray, fakes: int, seed: int) -> dict[str, Any] | None:
 
 def headline(classes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """Sentences for people: what is missing, what is drawn less, what more, what only by the generator; 'kind', 'class' and 'text' each."""
+    classes = [entry for entry in classes if not is_nothing(entry["label"], entry["name"])]
     by_kind = {kind: [entry for entry in classes if entry["verdict"] == kind] for kind in ("missing", "less", "more", "only fake")}
     for kind, entries in by_kind.items():
         entries.sort(key=lambda entry: -entry["fake"] if kind == "only fake" else entry["delta"] * (-1 if kind == "more" else 1))
@@ -253,7 +261,7 @@ def report(
     if same and set(listed[0]) == set(listed[1]):
         result["warnings"].append("Both sources are the same images: choose fewer (n) to compare two samples of one source.")
     result["protocol"] = _protocol(sides, segmenter, names, settings)
-    shown = segments.histogram(rows["real"], rows["fake"], names, ["object"] * len(names), settings.labelcount)
+    shown = _bars(rows["real"], rows["fake"], names, settings.labelcount)
     bars = {"real": shown.train.tolist(), "fake": shown.gen.tolist(), "delta": shown.delta.tolist()}
     result["histogram"] = {"classes": list(shown.names), **bars}
     gallery = seeing_gallery.Gallery()
@@ -267,6 +275,14 @@ def report(
     result["paired"] = bool(pairs)
     result["images"] = dict(zip(sides, listed, strict=True))
     return result, rows, gallery
+
+
+def _bars(real: np.ndarray, fake: np.ndarray, names: Sequence[str], labelcount: int) -> segments.Histogram:
+    """The figure's bars. ``segments.histogram`` leaves out label 0; where that is a class it moves to 1, behind an empty column."""
+    if not is_nothing(0, names[0]):
+        real, fake = (np.pad(rows, ((0, 0), (1, 0))) for rows in (real, fake))
+        names = ["", *names]
+    return segments.histogram(real, fake, names, ["object"] * len(names), labelcount)
 
 
 def _place(spec: Any) -> Any:

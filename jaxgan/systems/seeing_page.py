@@ -109,8 +109,8 @@ def _marked(line: Mapping[str, Any]) -> str:
 
 
 def _short(source: str) -> str:
-    """The last part of a long path."""
-    return source if len(source) <= 40 else "…/" + source.rstrip("/").rsplit("/", 1)[-1][-60:]
+    """The last part of a path; the protocol has the whole."""
+    return source.rstrip("/").rsplit("/", 1)[-1][-60:] if "/" in source.rstrip("/") and not source.startswith("tfds:") else source
 
 
 def _distance(fsd: Mapping[str, Any]) -> str:
@@ -154,7 +154,7 @@ def _figure(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
         f'<img src="{light}" alt="log areas and relative deltas of the classes">'
         "</picture><figcaption>Bars: mean area in real images (%). Line: in fake images. Below: relative change, as in the paper. "
-        "Void and classes without area in real are left out.</figcaption></figure></section>"
+        "Void and classes without area in real images are left out.</figcaption></figure></section>"
     )
 
 

@@ -113,6 +113,17 @@ def write_images(folder: Path, count: int, hat: Callable[[int], int], *, name: s
 COLOURS = Segmenter("colours", ("void", "sky", "hat"), by_colour, (16, 16), "abc")
 
 
+def test_label_0_is_left_out_where_it_stands_for_nothing_and_shown_where_it_is_a_class(tmp_path: Path) -> None:
+    real, fake = write_images(tmp_path / "real", 20, lambda i: 8), write_images(tmp_path / "fake", 20, lambda i: 0, name="f{}.png")
+    shown = {}
+    for first in ("void", "road"):
+        segmenter = COLOURS._replace(label=lambda x: 2 - by_colour(x), classes=(first, "sky", "rest"), size=None)  # red is label 0
+        report, _, _ = seeing.report(str(real), str(fake), segmenter, seeing.Settings(images=1))
+        shown[first] = (report["histogram"]["classes"], [line["class"] for line in report["headline"]])
+    assert "void" not in shown["void"][0] and "void" not in shown["void"][1]
+    assert "road" in shown["road"][0] and shown["road"][1][0] == "road"
+
+
 def test_pairs_are_ranked_by_the_area_that_was_lost(tmp_path: Path) -> None:
     real = write_images(tmp_path / "real", 12, lambda i: i)
     fake = write_images(tmp_path / "fake", 12, lambda i: i if i < 9 else 2)
