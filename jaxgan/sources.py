@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxgan import configure
 from jaxgan.data import pipeline
+from jaxgan.metrics.segments import subset_order
 
 ACCEPTED = (
     "a folder of PNG, JPEG or WebP files, a folder that `jaxgan data import` made, a workdir of `jaxgan train`, a generator folder "
@@ -134,7 +135,7 @@ def open_images(spec, *, split: str | None = None, n: int | None = None, seed: i
     if n is not None and seed is None:
         images = images.take(range(n), selection="first")
     elif n is not None:
-        images = images.take(shuffled(len(images), seed)[:n], selection=f"shuffled by seed {seed}")
+        images = images.take(subset_order(len(images), n, seed), selection=f"shuffled by seed {seed}")
     return _enough(images, least)
 
 
@@ -149,15 +150,6 @@ def in_memory(images: np.ndarray, spec: str = "arrays") -> Images:
 
     content = Content(_Names(len(images)), images.__getitem__, digest)
     return Images(spec, content, range(len(images)), {"kind": "arrays", "quantise": STORED})
-
-
-def shuffled(count: int, seed: int) -> list[int]:
-    """0 .. count - 1 in the order of ``random.Random(seed).shuffle``."""
-    import random
-
-    order = list(range(count))
-    random.Random(seed).shuffle(order)
-    return order
 
 
 def _enough(images: Images, least: int) -> Images:
@@ -391,9 +383,11 @@ class _bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        if not console.is_terminal:
+            return lambda count: None
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
         self._progress.start()
         task = self._progress.add_task(self._title, total=self._total)
         return lambda count: self._progress.advance(task, count)
