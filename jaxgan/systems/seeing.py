@@ -165,6 +165,9 @@ def compare(
         warnings.append(f"Only {len(real):,} real and {len(fake):,} fake images: rare classes cannot be judged. Use some thousands.")
     if fsd["floor"] is None:
         warnings.append("Real against real was not measured: it takes at least 4 real images.")
+    elif distance.total <= fsd["floor"]["expected"]:
+        noise = f"as many images of one source would be apart by about {fsd['floor']['expected']:.3g}"
+        warnings.append(f"The distance is no larger than noise: {noise}. Single classes may differ nevertheless; see the table.")
     return {"headline": headline(classes), "fsd": fsd, "classes": classes, "warnings": warnings}
 
 
