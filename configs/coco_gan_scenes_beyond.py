@@ -24,7 +24,7 @@ def config() -> Experiment:
             micro=(8, 8),
             latent=32,
             g_width=8,
-            d_width=16,
+            d_width=8,
             cbn_norm="std",
             gp_mode="textbook",
             ema=2.0,

@@ -1,8 +1,8 @@
-"""A U-Net that labels drawn scenes at 64x64: the segmenter of the measurements on generated scenes; nothing to download.
+"""A U-Net that labels drawn scenes at 32x32: the segmenter of the measurements on generated scenes; nothing to download.
 
 Reproduces: nothing published; the classes are those of `scenes`, five of them small and rare.
 Command:    jaxgan train configs/segmentation_scenes.py --workdir runs/scenes_segmenter
-            jaxgan segment runs/scenes_segmenter --data scenes:64 --split test --n 500 --out runs/scenes_segmenter/test
+            jaxgan segment runs/scenes_segmenter --data scenes:32 --split test --n 500 --out runs/scenes_segmenter/test
 Hardware:   2 CPU cores.
 Expected:   minutes; large classes above 0.9 intersection over union, the rare ones well above 0.
 Measured:   not yet.
@@ -17,7 +17,7 @@ from jaxgan.systems.segmentation import Config
 
 def config() -> Experiment:
     return Experiment(
-        model=Config(classes=CLASSES, size=(64, 64), width=16, depth=3, lr=3e-3, steps=3000, warmup=100, ema=2.0),
+        model=Config(classes=CLASSES, size=(32, 32), width=16, depth=3, lr=3e-3, steps=3000, warmup=100, ema=2.0),
         data=Data(source="scenes", count=10_000),
         run=Run(batch=16, kimg=48.0, save_every=1000, sample_every=500),
     )

@@ -1,12 +1,12 @@
 """Image-synthesis systems as pure functions in JAX. Each name below is imported when it is first used.
 
 Contract: `State`, `Player`, `Probe`, `System` (`jaxgan.system`); `jaxgan.play` turns players into a step.
-Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284).
+Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284), `jaxgan.systems.seeing` (Bau et al., ICCV 2019,
+          arXiv:1910.11626, segmentation statistics), `jaxgan.systems.segmentation` (U-Nets that label images).
 Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays.
 Running:  `jaxgan.train`, `jaxgan.checkpoint`, `jaxgan.parallel`, `jaxgan.data`, `jaxgan.weights`, `jaxgan.generators`, `jaxgan.report`,
-          `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`;
-Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`.
-          Experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
+          `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`. Experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
+Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`, `jaxgan.segmenters`.
 
 Importing this package touches no device, parses no flags and logs nothing.
 """
@@ -37,8 +37,8 @@ _CLASSES = {
     "Run": "jaxgan.configure",
 }
 _MODULES = (
-    "checkpoint configure coords data doctor evaluate features generators losses metrics nets parallel play probes report scores sources "
-    "system systems timing train viz weights"
+    "checkpoint configure coords data doctor evaluate features generators losses metrics nets parallel play probes report scores "
+    "segmenters sources system systems timing train viz weights"
 ).split()
 
 __all__ = ["__version__", *_CLASSES, *_MODULES]
