@@ -4,12 +4,14 @@ Reproduces: nothing published; it shows that images made by parts become whole o
 Command:    jaxgan train configs/coco_gan_scenes.py --workdir runs/scenes
 Hardware:   2 CPU cores.
 Expected:   sky, ground and objects that a person recognises, in at most 15 minutes with the installation.
-Measured:   MEASURED
+Measured:   seam statistic 1.74 on 64 images (drawn scenes: 1.1), 817 s with the installation on two cores; sky, ground, water, sun, houses,
+            roads and nights can be told.
 
 Chosen for a short run, away from the published code's settings: narrow networks and few latents, ten times its learning rates, which
 fall to 0 over the last 64 kimg, the textbook forms of conditional batch norm and gradient penalty, and an averaged generator for sampling.
 The textbook penalty bounds the critic's coordinate term, so the coordinate error needs a hundredth of the published weight beside it; at
-100 the generator paints coordinates as colours.
+100 the generator paints coordinates as colours. More steps of narrow networks served better than fewer of wide ones: generator and critic
+of width 16 had 1.94 after 64 kimg and 12 minutes of training.
 """
 
 import dataclasses
