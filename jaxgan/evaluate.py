@@ -77,36 +77,47 @@ def evaluate(
       ValueError: an unknown metric, sources that do not fit, a reference of another protocol (names the field).
       FileNotFoundError: a source, a reference or weights that are not there.
     """
-    metrics = _checked(metrics, resamples)
+    metrics = _checked(metrics, resamples, level)
     wanted = {family: [m for m in metrics if m in names] for family, names in (("features", FEATURES), ("segments", SEGMENTS))}
     pairs = [m for m in metrics if m in PAIRS]
     if reference is not None and save_reference is not None:
         raise ValueError("a reference is either used or saved: give one of the two")
+    if (reference is not None or save_reference is not None) and not any(wanted.values()):
+        raise ValueError(f"a reference holds what {', '.join((*FEATURES, *SEGMENTS))} need, and none of them was asked for: leave it out")
     needing = pairs if reference is not None else [m for m in metrics if m != "seam"]
     if real is None and needing:
         raise ValueError(f"real is missing: {', '.join(needing)} need the images themselves{'' if reference else ', or a reference'}")
     alike = all(isinstance(source, (str, os.PathLike)) for source in (real, fake)) and os.fspath(real) == os.fspath(fake)
     fakes = _open(fake, fake_split, n, seed + 1 if n is not None and alike and split == fake_split else seed)
     reals = None if real is None else _open(real, split, n, seed)
-    measures = {}  # all networks are there before the first image is computed
+    measures = {}  # all networks, references and pairs are there before the first image is computed
     if wanted["features"]:
         measures["features"] = network or features.inception(resize)
     if wanted["segments"]:
         measures["segments"], names = tally_measure(segmenter, fakes)
+        if measures["segments"].name == "labels" and reference is None and reals.label_maps().classes != names:
+            sides = (f"{images.spec} has {len(images.classes)} ({', '.join(images.classes[:4])}, ...)" for images in (reals, fakes))
+            raise ValueError(f"label maps of different classes cannot be compared: {' and '.join(sides)}")
+    saved = {}
+    if reference is not None:
+        for family, measure in measures.items():
+            saved[family] = load_reference(_place(reference, family), measure, _whole(wanted[family], resamples))
+    pairing = (pair_measure(pairs), paired(reals, fakes)) if pairs else None
+    if "seam" in metrics:
+        _sizes_for_seam(fakes, patch)
     pass_options = {"batch": batch, "cache": cache}
     scores: dict[str, Score] = {}
 
     for family, measure in measures.items():
-        whole = resamples > 0 or any(m != "fid" for m in wanted[family])
-        place = _place(reference if reference is not None else save_reference, family)
+        whole = _whole(wanted[family], resamples)
         if reference is not None:
-            sums, about = load_reference(place, measure, whole)
+            sums, about = saved[family]
         else:
             images = _viewed(reals, measure)
             title = f"{measure.name} of {reals.spec}" if progress else ""
             sums, about = features.collect(images, measure, rows=whole, title=title, **pass_options), facts(reals)
             if save_reference is not None and parallel.is_main():
-                streaming.save(place, sums, {**measure.protocol, "source": about})
+                streaming.save(_place(save_reference, family), sums, {**measure.protocol, "source": about})
         title = f"{measure.name} of {fakes.spec}" if progress else ""
         drawn = features.collect(_viewed(fakes, measure), measure, rows=whole, title=title, **pass_options)
         protocol = {**measure.protocol, "real": about, "fake": facts(fakes)}
@@ -117,16 +128,16 @@ def evaluate(
             )
         else:
             scores |= segment_scores(Rows.read(sums), Rows.read(drawn), names, wanted[family], protocol, **options)
-    if pairs:
-        scores |= _pair_scores(reals, fakes, pairs, pass_options, seed, resamples, level, progress)
+    if pairing is not None:
+        scores |= _pair_scores(reals, fakes, pairs, *pairing, pass_options, seed, resamples, level, progress)
     if "seam" in metrics:
         scores["seam"] = seam_score(fakes, patch, **pass_options)
     order = [name for m in metrics for name in (PRDC if m == "prdc" else (m,))]
     return {name: scores[name] for name in order}
 
 
-def _checked(metrics: Sequence[str], resamples: int) -> tuple[str, ...]:
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+def _checked(metrics: Sequence[str], resamples: int, level: float) -> tuple[str, ...]:
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(dict.fromkeys(metrics))  # each once
     for metric in metrics:
         if metric not in METRICS:
             raise ValueError(f"there is no metric {metric!r}{nearest(metric, METRICS)}; use some of {', '.join(METRICS)}")
@@ -134,15 +145,21 @@ def _checked(metrics: Sequence[str], resamples: int) -> tuple[str, ...]:
         raise ValueError(f"no metric was named; use some of {', '.join(METRICS)}")
     if resamples == 1 or resamples < 0:
         raise ValueError(f"resamples is {resamples}; use 0 for no intervals, or some hundreds")
+    bootstrap.check_level(level)
     return metrics
 
 
+def _whole(metrics: Sequence[str], resamples: int) -> bool:
+    """Whether rows are needed, and not moments alone."""
+    return resamples > 0 or any(m != "fid" for m in metrics)
+
+
 def _open(source: Any, split: str | None, n: int | None, seed: int) -> sources.Images:
-    if isinstance(source, sources.Images):
-        return source
     if isinstance(source, np.ndarray):
-        return sources.in_memory(source)
-    return sources.open_images(source, split=split, n=n, seed=seed, least=2)
+        source = sources.in_memory(source)
+    if not isinstance(source, sources.Images):
+        return sources.open_images(source, split=split, n=n, seed=seed, least=2)
+    return source if n is None else sources.selected(source, n, seed)
 
 
 def _place(folder: Any, family: str):
@@ -207,7 +224,7 @@ def tally_measure(segmenter: Any, images: sources.Images | None = None) -> tuple
         "segmenter": segmenter.name,
         "weights": segmenter.identity,
         "size": None if segmenter.size is None else list(segmenter.size),
-        "framing": "covered, centre cut out, bilinear",
+        "framing": "as they are" if segmenter.size is None else "covered, centre cut out, bilinear",
     }
     return Measure(f"tally-{re.sub('[^A-Za-z0-9_.]+', '-', segmenter.name)}", len(names), prepare, compute, protocol, np.float64), names
 
@@ -220,13 +237,14 @@ def _pair_scores(
     reals: sources.Images,
     fakes: sources.Images,
     metrics: Sequence[str],
+    measure: Measure,
+    images: sources.Images,
     pass_options: dict[str, Any],
     seed: int,
     resamples: int,
     level: float,
     progress: bool,
 ) -> dict[str, Score]:
-    measure, images = pair_measure(metrics), paired(reals, fakes)
     rows = pair_values(metrics, Rows.read(features.collect(images, measure, title="pairs" if progress else "", **pass_options)))
     about = with_version({**measure.protocol, "real": facts(reals), "fake": facts(fakes)}, pairs=len(images))
     scores = {}
@@ -243,11 +261,7 @@ def _pair_scores(
 
 def seam_score(images: sources.Images, patch: tuple[int, int] | None = None, *, batch: int = 32, cache: Any = None) -> Score:
     """COCO-GAN's seam statistic of a source. ValueError: no patch is known, or it does not divide the images."""
-    patch = tuple(patch or images.facts.get("patch", ()))
-    if len(patch) != 2:
-        raise ValueError(f"seam: {images.spec} does not say how large its patches are; give their height and width (--patch 16 16)")
-    height, width, _ = images[0].shape
-    seam.read(np.zeros(height + width - 1), (height, width), patch)  # a patch that does not fit is refused before anything is computed
+    patch, (height, width) = _sizes_for_seam(images, patch)
 
     def profile(array: np.ndarray) -> np.ndarray:
         return seam.profile(array)
@@ -257,3 +271,13 @@ def seam_score(images: sources.Images, patch: tuple[int, int] | None = None, *, 
     found = seam.read(rows.mean(0, dtype=np.float64), (height, width), patch)
     value = found.pop("seam")
     return Score(value, found, None, with_version({"fake": facts(images)}, patch=list(patch)))
+
+
+def _sizes_for_seam(images: sources.Images, patch: tuple[int, int] | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Sizes of the patches and of the images. A patch that does not fit is refused before anything is computed."""
+    patch = tuple(patch or images.facts.get("patch", ()))
+    if len(patch) != 2:
+        raise ValueError(f"seam: {images.spec} does not say how large its patches are; give their height and width (--patch 16 16)")
+    height, width, _ = images[0].shape
+    seam.read(np.zeros(height + width - 1), (height, width), patch)
+    return patch, (height, width)

@@ -139,7 +139,7 @@ def chunks(
 
 
 def share(n: int, process: int, processes: int) -> list[range]:
-    """The chunks of 0 .. n - 1 that fall to one process: consecutive ones, on the same grid for any number of processes."""
+    """The chunks of 0 .. n - 1 that fall to one process: consecutive ones, on one grid wherever each process gets ``CHUNK`` or more."""
     size = min(CHUNK, max(1, n // processes))
     grid = [range(start, min(start + size, n)) for start in range(0, n, size)]
     return grid[process * len(grid) // processes : (process + 1) * len(grid) // processes]

@@ -130,17 +130,29 @@ def open_images(spec, *, split: str | None = None, n: int | None = None, seed: i
             return _enough(found, least)
         content, facts = found
     images = Images(spec, content, range(len(content.names)), facts)
-    if n is not None and n > len(images):
-        raise ValueError(f"{spec} holds {len(images):,} images, fewer than n = {n:,}; use n = {len(images)} or leave it out")
-    if n is not None and seed is None:
-        images = images.take(range(n), selection="first")
-    elif n is not None:
-        images = images.take(subset_order(len(images), n, seed), selection=f"shuffled by seed {seed}")
-    return _enough(images, least)
+    return _enough(images if n is None else selected(images, n, seed), least)
+
+
+def selected(images: Images, n: int, seed: int | None) -> Images:
+    """`n` of the images, as ``open_images`` chooses them. ValueError: fewer than 1, or more than there are."""
+    if n < 1:
+        raise ValueError(f"n is {n}; at least 1 image is needed")
+    if n > len(images):
+        raise ValueError(f"{images.spec} holds {len(images):,} images, fewer than n = {n:,}; use n = {len(images)} or leave it out")
+    if seed is None:
+        return images.take(range(n), selection="first")
+    return images.take(subset_order(len(images), n, seed), selection=f"shuffled by seed {seed}")
 
 
 def in_memory(images: np.ndarray, spec: str = "arrays") -> Images:
-    """uint8 images [n, H, W, 3] of an array, or of a list of arrays of several sizes."""
+    """uint8 images [n, H, W, 3] of an array, or of a list of arrays of several sizes; reading another dtype or shape raises ValueError."""
+
+    def read(i: int) -> np.ndarray:
+        image = images[i]
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:  # floats in [-1, 1] would pass for nearly black ones
+            remedy = "convert it first (floats in [-1, 1]: jaxgan.generators.quantise; grey: repeat the channel)"
+            raise ValueError(f"image {i} of {spec} is {image.dtype} {list(image.shape)}, but must be uint8 [H, W, 3]; {remedy}")
+        return image
 
     def digest(chosen: Sequence[int]) -> str:
         whole = hashlib.sha256()
@@ -148,7 +160,7 @@ def in_memory(images: np.ndarray, spec: str = "arrays") -> Images:
             whole.update(f"{images[i].shape}".encode() + np.ascontiguousarray(images[i]).tobytes())
         return whole.hexdigest()
 
-    content = Content(_Names(len(images)), images.__getitem__, digest)
+    content = Content(_Names(len(images)), read, digest)
     return Images(spec, content, range(len(images)), {"kind": "arrays", "quantise": STORED})
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from jaxgan import features, parallel, scores, sources
 from jaxgan.__main__ import main
 from jaxgan.evaluate import evaluate
+from jaxgan.metrics import segments
 from jaxgan.metrics.streaming import Moments, Rows
 
 COLUMNS = 6
@@ -240,12 +241,53 @@ def test_the_seam_statistic_finds_the_grid_and_merges() -> None:
         ({"metrics": ("fsd",), "segmenter": "labels"}, "no label maps with class names"),
         ({"resamples": 1}, "resamples is 1"),
         ({"reference": "a", "save_reference": "b"}, "either used or saved"),
+        ({"metrics": ("psnr",), "save_reference": "b"}, "none of them was asked for"),
+        ({"level": 95}, "an interval of level 95 does not exist"),
+        ({"metrics": ("seam",), "n": 5}, "holds 4 images, fewer than n = 5"),
         ({"resize": "nicely"}, "resize is 'nicely'; use one of"),
     ],
 )
 def test_what_cannot_be_computed_is_refused(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(pictures(4, 0), pictures(4, 1), **options)
+
+
+def test_n_and_repeated_metrics_hold_for_arrays() -> None:
+    real, fake = pictures(30, 0), pictures(30, 1)
+    found = evaluate(real, fake, ("psnr", "psnr"), n=10)["psnr"]
+    chosen = segments.subset_order(30, 10, 1)
+    squared = np.square((real[chosen].astype(float) - fake[chosen].astype(float)) / 127.5).mean((1, 2, 3))
+    assert found.value == pytest.approx((10 * np.log10(4 / squared)).mean(), rel=1e-5)
+    assert found.protocol["real"]["n"] == found.protocol["pairs"] == 10
+
+
+def test_arrays_that_are_not_8_bit_colour_are_refused() -> None:
+    signed = pictures(4, 0).astype(np.float32) / 127.5 - 1
+    for wrong, said in ((signed, r"float32 \[8, 8, 3\]"), (pictures(4, 0)[..., :1], r"uint8 \[8, 8, 1\]")):
+        with pytest.raises(ValueError, match=f"is {said}, but must be uint8"):
+            evaluate(pictures(4, 0), wrong, ("fid",), network=network())
+
+
+def test_label_maps_of_other_classes_are_not_compared() -> None:
+    scenes = sources.open_images("scenes:32", n=4)
+    turned = sources.Images("turned", scenes._content._replace(classes=scenes.classes[::-1]), range(4), {})
+    with pytest.raises(ValueError, match="label maps of different classes cannot be compared"):
+        evaluate(turned, scenes, ("fsd",), segmenter="labels")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ("fid", "seam"), "patch": (3, 3)}, "patches of 3 pixels do not divide"),
+        ({"metrics": ("fid", "psnr"), "real": pictures(5, 2)}, "the names differ"),
+        ({"metrics": ("fid",), "reference": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_pass(monkeypatch: pytest.MonkeyPatch, options: dict, message: str) -> None:
+    monkeypatch.setattr(features, "collect", lambda *args, **kwargs: pytest.fail("a pass has begun"))
+    given = {"real": pictures(4, 0), "fake": pictures(4, 1), "network": network()} | options
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        evaluate(**given)
 
 
 def test_missing_weights_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
