@@ -20,7 +20,7 @@ from jaxgan.features import Measure
 from jaxgan.metrics import bootstrap, seam, segments, streaming
 from jaxgan.metrics.streaming import Moments, Rows, Sums
 from jaxgan.pairs import METRICS as PAIRS
-from jaxgan.pairs import pair_measure, pair_values, paired
+from jaxgan.pairs import check_size, pair_measure, pair_values, paired
 from jaxgan.scores import FEATURES, PRDC, SEGMENTS, Score, facts, feature_scores, segment_scores, with_version
 
 METRICS = (*FEATURES, *SEGMENTS, *PAIRS, "seam")
@@ -61,7 +61,7 @@ def evaluate(
       n: so many images of each source; default all.
       split, fake_split: of real and of fake, where they are imported or catalogue sets or scenes; default 'train'.
       seed: of a generator's latents, of the choice of n images, of KID's subsets and of resampling. A source that is compared with itself
-        under n takes its second n images by seed + 1.
+        draws or chooses the second time by seed + 1.
       network: what FID, KID and precision/recall are computed on; default ``features.inception(resize)``.
       segmenter: a ``segmenters.Segmenter``, the name of one, or 'labels' for the sources' own maps; for fsd and classes.
       batch: images computed at once by each process.
@@ -87,8 +87,7 @@ def evaluate(
     needing = pairs if reference is not None else [m for m in metrics if m != "seam"]
     if real is None and needing:
         raise ValueError(f"real is missing: {', '.join(needing)} need the images themselves{'' if reference else ', or a reference'}")
-    alike = all(isinstance(source, (str, os.PathLike)) for source in (real, fake)) and os.fspath(real) == os.fspath(fake)
-    fakes = _open(fake, fake_split, n, seed + 1 if n is not None and alike and split == fake_split else seed)
+    fakes = _open(fake, fake_split, n, seed + _alike((real, split), (fake, fake_split)))
     reals = None if real is None else _open(real, split, n, seed)
     measures = {}  # all networks, references and pairs are there before the first image is computed
     if wanted["features"]:
@@ -102,7 +101,13 @@ def evaluate(
     if reference is not None:
         for family, measure in measures.items():
             saved[family] = load_reference(_place(reference, family), measure, _whole(wanted[family], resamples))
+    compared = [images for images in (None if reference is not None else reals, fakes) if images is not None]
+    if "prdc" in metrics and not 1 <= neighbours < min(map(len, compared)):
+        counts = " and ".join(f"{len(images)}" for images in compared)
+        raise ValueError(f"neighbours is {neighbours}, but must be at least 1 and below the number of images ({counts}): give more images")
     pairing = (pair_measure(pairs), paired(reals, fakes)) if pairs else None
+    if pairing is not None:
+        check_size(pairs, pairing[1])
     if "seam" in metrics:
         _sizes_for_seam(fakes, patch)
     pass_options = {"batch": batch, "cache": cache}
@@ -152,6 +157,15 @@ def _checked(metrics: Sequence[str], resamples: int, level: float) -> tuple[str,
 def _whole(metrics: Sequence[str], resamples: int) -> bool:
     """Whether rows are needed, and not moments alone."""
     return resamples > 0 or any(m != "fid" for m in metrics)
+
+
+def _alike(*sides: tuple[Any, str | None]) -> bool:
+    """Whether two names, each with a split, name one source: it may be written with a slash at its end or as a link."""
+    if not all(isinstance(source, (str, os.PathLike)) for source, _ in sides):
+        return False
+    places = [os.path.expanduser(os.fspath(source)) for source, _ in sides]
+    places = [os.path.realpath(place) if os.path.exists(place) else place for place in places]
+    return places[0] == places[1] and (sides[0][1] or "train") == (sides[1][1] or "train")
 
 
 def _open(source: Any, split: str | None, n: int | None, seed: int) -> sources.Images:

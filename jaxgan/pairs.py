@@ -17,6 +17,8 @@ from jaxgan.metrics import ssim
 from jaxgan.sources import Content, Images
 
 METRICS = ("lpips", "psnr", "ssim", "ms_ssim")
+LEAST_SIDES = {"lpips": 16, "psnr": 1, "ssim": ssim.WINDOW, "ms_ssim": ssim.LEAST_SIDE}
+"""Pixels that the shorter side must have."""
 
 
 def pair_measure(metrics: Sequence[str], params: Any = None) -> Measure:
@@ -92,7 +94,8 @@ def paired(real: Images, fake: Images) -> Images:
     def read(i: int) -> np.ndarray:
         a, b = real[i], fake[partner[i]]
         if a.shape != b.shape:
-            raise ValueError(f"{real.name(i)} is {a.shape[0]}x{a.shape[1]} in {real.spec} and {b.shape[0]}x{b.shape[1]} in {fake.spec}")
+            sizes = f"{a.shape[0]}x{a.shape[1]} in {real.spec} and {b.shape[0]}x{b.shape[1]} in {fake.spec}"
+            raise ValueError(f"{real.name(i)} is {sizes}: pairs need one size; import both at it first (jaxgan data import)")
         return np.concatenate([a, b], -1)
 
     def digest(chosen: Sequence[int]) -> str:
@@ -100,3 +103,11 @@ def paired(real: Images, fake: Images) -> Images:
 
     content = Content([real.name(i) for i in range(len(real))], read, digest)
     return Images(f"{real.spec} | {fake.spec}", content, range(len(real)), {"kind": "pairs"})
+
+
+def check_size(metrics: Sequence[str], images: Images) -> None:
+    """ValueError where a metric cannot look at the first of these pairs: it is too small, or its two images have two sizes."""
+    height, width = images[0].shape[:2]
+    for name in metrics:
+        if min(height, width) < LEAST_SIDES[name]:
+            raise ValueError(f"{name} needs sides of at least {LEAST_SIDES[name]} px, and the images are {height}x{width}: leave it out")

@@ -50,6 +50,8 @@ class Probes:
             del self._data[field]
         self._metrics = check(experiment.run, system)
         self._count = min(experiment.run.probe_images, len(source))
+        if self._metrics and self._count < (least := _least(self._metrics)):
+            raise ValueError(f"run.probes: {', '.join(self._metrics)} need at least {least} reals, and the data holds {len(source)}")
         self._measures: dict[str, tuple[Measure, tuple[str, ...]]] = {}
         if any(metric in scores.FEATURES for metric in self._metrics):
             self._measures["features"] = features.inception(), ()
@@ -159,10 +161,14 @@ def check(run: configure.Run, system: System) -> tuple[str, ...]:
         raise ValueError(f"run.probes = {', '.join(metrics)}: this system draws no images from latents to compare with reals")
     if "fsd" in metrics and run.probe_segmenter in ("", "labels"):
         raise ValueError("run.probes: fsd needs run.probe_segmenter, a segmenter that labels fakes too (for instance unet:WORKDIR)")
-    least = NEIGHBOURS + 1 if "prdc" in metrics else 2
-    if run.probe_images < least:
+    if run.probe_images < (least := _least(metrics)):
         raise ValueError(f"run.probe_images = {run.probe_images}: these probes need at least {least}")
     return metrics
+
+
+def _least(metrics: tuple[str, ...]) -> int:
+    """Images that each side must have."""
+    return NEIGHBOURS + 1 if "prdc" in metrics else 2
 
 
 def _added(probe: Probe, state: State, batch: Any, key: jax.Array) -> Any:

@@ -156,8 +156,8 @@ def to_text(scores: dict[str, Score]) -> str:
         if "note" in score.protocol:
             line += f"  {score.protocol['note']}"
         lines.append(line)
-    shown = next(iter(scores.values())).protocol
     for side in ("real", "fake"):
-        if side in shown:
-            lines.append(f"{side}: " + ", ".join(f"{key} {value}" for key, value in shown[side].items()))
+        shown = next((score.protocol[side] for score in scores.values() if side in score.protocol), None)  # seam has no real
+        if shown is not None:
+            lines.append(f"{side}: " + ", ".join(f"{key} {value}" for key, value in shown.items()))
     return "\n".join(lines)

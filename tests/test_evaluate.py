@@ -261,6 +261,23 @@ def test_n_and_repeated_metrics_hold_for_arrays() -> None:
     assert found.protocol["real"]["n"] == found.protocol["pairs"] == 10
 
 
+def test_a_source_against_itself_gives_two_selections_however_it_is_written(tmp_path: Path) -> None:
+    folder = save(tmp_path / "a", pictures(40, 2))
+    for again, split in ((folder, None), (f"{folder}/", None), (os.path.relpath(folder), None)):
+        found = evaluate(folder, again, ("fid",), network=network(), n=20, fake_split=split)["fid"]
+        assert found.value > 1e-3 and found.protocol["fake"]["selection"] == "shuffled by seed 2"
+    found = evaluate("scenes:16", "scenes:16", ("seam",), n=2, patch=(4, 4), fake_split="train")["seam"]
+    assert found.protocol["fake"]["selection"] == "shuffled by seed 2"
+
+
+def test_the_text_says_what_both_sources_are_whatever_comes_first() -> None:
+    found = evaluate(pictures(9, 0), pictures(8, 1), ("seam", "fid"), network=network(), patch=(4, 4))
+    assert scores.to_text(found).splitlines()[-2:] == [
+        "real: source arrays, n 9, kind arrays, quantise 8 bits as stored",
+        "fake: source arrays, n 8, kind arrays, quantise 8 bits as stored",
+    ]
+
+
 def test_arrays_that_are_not_8_bit_colour_are_refused() -> None:
     signed = pictures(4, 0).astype(np.float32) / 127.5 - 1
     for wrong, said in ((signed, r"float32 \[8, 8, 3\]"), (pictures(4, 0)[..., :1], r"uint8 \[8, 8, 1\]")):
@@ -281,6 +298,8 @@ def test_label_maps_of_other_classes_are_not_compared() -> None:
         ({"metrics": ("fid", "seam"), "patch": (3, 3)}, "patches of 3 pixels do not divide"),
         ({"metrics": ("fid", "psnr"), "real": pictures(5, 2)}, "the names differ"),
         ({"metrics": ("fid",), "reference": "nowhere"}, "nowhere"),
+        ({"metrics": ("fid", "ms_ssim")}, "ms_ssim needs sides of at least 176 px, and the images are 8x8"),
+        ({"metrics": ("fid", "prdc")}, "neighbours is 5, but must be at least 1 and below the number of images .4 and 4"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_a_pass(monkeypatch: pytest.MonkeyPatch, options: dict, message: str) -> None:

@@ -141,6 +141,13 @@ def test_probes_that_cannot_work_are_refused_with_nothing_written(toy: Any, tmp_
     assert not list((tmp_path / "run").glob("*"))
 
 
+def test_a_set_with_too_few_images_is_refused_with_nothing_written(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy.Pictures, "__len__", lambda self: 5)
+    with pytest.raises(ValueError, match="fid, prdc need at least 6 reals, and the data holds 5"):
+        train(toy.experiment(**PROBED, batch=2, mesh=(0, 4)), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").glob("*"))
+
+
 def test_missing_weights_are_said_before_anything_is_written(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("JAXGAN_WEIGHTS", str(tmp_path / "none"))
