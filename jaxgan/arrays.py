@@ -18,6 +18,8 @@ MAX_BYTES = 8 * 2**30
 MAX_ARRAYS = 20_000
 MAX_RATIO = 200
 """Largest ratio of unpacked to packed bytes of an ``.npz`` above 256 MiB; measured weights stay below 2, plain zeros reach 1,000."""
+MAX_SIDES = 32
+"""Most dimensions of an array, as every numpy takes them."""
 MAX_HEADER = 100_000_000
 """Largest header of a safetensors file in bytes, as the format's own library has it."""
 
@@ -87,6 +89,8 @@ def _check_safetensors(entries: Mapping[str, tuple[str, tuple[int, ...], tuple[i
             raise ValueError(f"{name!r} ends at byte {offsets[1]:,} of {size:,}: the file is cut short, or its header is wrong")
         if offsets[1] - offsets[0] != math.prod(shape) * np.dtype(_SAFETENSORS[dtype]).itemsize:
             raise ValueError(f"{name!r} of {dtype} {shape} does not have {offsets[1] - offsets[0]:,} bytes")
+        if len(shape) > MAX_SIDES or max(shape, default=0) > MAX_BYTES:
+            raise ValueError(f"{name!r} has {len(shape)} sides, or one longer than {MAX_BYTES:,}; at most {MAX_SIDES} are read")
     position, before = 0, "the header"
     for name, (_, _, offsets) in sorted(entries.items(), key=lambda item: item[1][2]):
         if offsets[0] != position:
@@ -120,7 +124,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
                     raise ValueError(f"{path}: entry {entry.filename!r} is not an array, or is there twice")
                 with archive.open(entry) as file:
                     arrays[name] = _read_npy(file, entry.file_size, f"{path}: array {name!r}")
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, IndexError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, IndexError, OSError, zlib.error, MemoryError) as error:
         raise ValueError(f"{path} is not an intact .npz file: {error}") from error
     return arrays
 

@@ -48,6 +48,7 @@ def read_h5(path: str | Path) -> dict[str, np.ndarray]:
                         if full in found:
                             raise ValueError(f"{path}: {full!r} is there twice")
                         found[full] = _child(group, name, path)
+                    _check_count(found, path)
             else:
                 _walk(root, "", found, set(), path)
             if not found:
@@ -103,6 +104,8 @@ def _walk(group: Any, prefix: str, found: dict[str, Any], visited: set[int], pat
     """Every group is visited once: hard links may lead in a circle."""
     import h5py
 
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"{path} is damaged: {group.name!r} is an array where a group should be")
     address = h5py.h5o.get_info(group.id).addr
     if address in visited:
         raise ValueError(f"{path}: the group {group.name!r} is there under two names")
@@ -113,9 +116,15 @@ def _walk(group: Any, prefix: str, found: dict[str, Any], visited: set[int], pat
             _walk(item, f"{prefix}{name}/", found, visited, path)
         else:
             found[prefix + name] = item
-    if len(found) > MAX_ARRAYS or prefix.count("/") > 32:
-        raise ValueError(f"{path} holds more than {MAX_ARRAYS:,} arrays, or groups nested more than 32 deep")
+    _check_count(found, path)
+    if prefix.count("/") > 32:
+        raise ValueError(f"{path} holds groups nested more than 32 deep")
     return found
+
+
+def _check_count(found: dict[str, Any], path: Path) -> None:
+    if len(found) > MAX_ARRAYS:
+        raise ValueError(f"{path} holds more than {MAX_ARRAYS:,} arrays")
 
 
 def _read(found: dict[str, Any], path: Path) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ in the caller's list and nowhere else, so that no module is imported and no attr
 from __future__ import annotations
 
 import pickletools
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -65,11 +66,19 @@ def unpickle(
         raise ValueError(f"the pickle is damaged: {type(error).__name__} {error}") from error
 
 
+def shown(value: Any) -> str:
+    """The beginning of a value as text, for messages. Values may hold each other so often that their whole text would fill the memory."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    return short.repr(value)[:120]
+
+
 class _Machine:
     def __init__(self, calls: Any, persistent: Any, build: Any) -> None:
         self.calls, self.persistent, self.build = calls, persistent, build
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.given = 0
 
     def run(self, file: Any) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -123,6 +132,8 @@ class _Machine:
             self.stack.append(self.known(argument.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
             attribute, module = self.pop(), self.pop()
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise ValueError("the pickle is damaged: a name that is not text")
             self.stack.append(self.known(f"{module}.{attribute}"))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, function = self.pop(), self.pop()
@@ -130,7 +141,7 @@ class _Machine:
         elif name == "NEWOBJ_EX":
             keywords, arguments, function = self.pop(), self.pop(), self.pop()
             if keywords:
-                raise ValueError(f"the pickle is damaged: {function} is called with keywords {list(keywords)}")
+                raise ValueError(f"the pickle is damaged: {shown(function)} is called with keywords {shown(keywords)}")
             self.stack.append(self.call(function, arguments))
         elif name == "INST":
             function = self.known(argument.replace(" ", ".", 1))
@@ -143,7 +154,7 @@ class _Machine:
         elif name in ("PERSID", "BINPERSID"):
             identifier = argument if name == "PERSID" else self.pop()
             if self.persistent is None:
-                raise Refused(f"persistent object {identifier!r:.80}")
+                raise Refused(f"persistent object {shown(identifier)}")
             self.stack.append(self.persistent(identifier))
         elif name == "BUILD":
             state, value = self.pop(), self.pop()
@@ -160,12 +171,16 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, Global):
-            raise Refused(f"a call of {function!r:.80}")
+            raise Refused(f"a call of {shown(function)}")
         if not isinstance(arguments, tuple):
             raise ValueError(f"the pickle is damaged: {function.name} is called with {type(arguments).__name__}, not a tuple")
         target = self.calls[function.name]
         if target is None:
             raise Refused(f"a call of {function.name}")
+        # A call may copy what it is given, and one long list can be given again and again.
+        self.given += sum(len(argument) for argument in arguments if hasattr(argument, "__len__"))
+        if self.given > MAX_OPERATIONS:
+            raise ValueError(f"the pickle gives more than {MAX_OPERATIONS:,} values to {function.name} and others")
         return target(*arguments)
 
     def pop(self) -> Any:

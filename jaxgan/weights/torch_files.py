@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxgan.arrays import MAX_ARRAYS, MAX_BYTES
-from jaxgan.weights.pickles import Global, Refused, keyed, unpickle
+from jaxgan.weights.pickles import Global, Refused, keyed, shown, unpickle
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of the legacy layout: the pickled number 0x1950a86a20f9469cfc6c."""
 MAX_DEPTH = 16
 """Deepest nesting of dicts and lists that is followed."""
+MAX_NAME = 1000
+"""Longest name of a tensor; the published ones stay below 200."""
 
 _STORAGES = {
     "DoubleStorage": "f8", "FloatStorage": "f4", "HalfStorage": "f2", "BFloat16Storage": "bfloat16", "LongStorage": "i8",
@@ -90,7 +92,7 @@ def read_legacy(path: str | Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"{path} does not begin like a legacy torch file")
             version, system = unpickle(view, {}), unpickle(view, {})
             if version != 1001 or not isinstance(system, dict):
-                raise ValueError(f"{path} is of version {version!r:.40} of the legacy layout; 1001 is read")
+                raise ValueError(f"{path} is of version {shown(version):.40} of the legacy layout; 1001 is read")
             tensors = _tensors(_load(view), path)
             keys = unpickle(view, {})
             if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
@@ -167,14 +169,14 @@ def _storage(identifier: Any) -> _Storage:
                     return _Storage(key, dtype, count, 0, count)
                 case [(_, int(start), int(length))] if _whole(start, length) and start + length <= count:
                     return _Storage(key, dtype, count, start, length)
-    raise Refused(f"persistent object {identifier!r:.120}")
+    raise Refused(f"persistent object {shown(identifier)}")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _Tensor:
     if not isinstance(storage, _Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise ValueError("the pickle is damaged: a tensor without storage, size and strides")
     if not _whole(offset, *size, *stride) or len(size) != len(stride) or len(size) > 32:
-        raise ValueError(f"the pickle is damaged: a tensor of offset {offset}, size {size}, strides {stride}")
+        raise ValueError(f"the pickle is damaged: a tensor of offset {shown(offset)}, size {shown(size)}, strides {shown(stride)}")
     count = math.prod(size)
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True)) if count else offset
     if count > storage.length or (count and last >= storage.length):
@@ -185,12 +187,15 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> _T
 def _tensors(value: Any, path: Path) -> dict[str, _Tensor]:
     """The tensors in nested dicts and lists, by their keys joined with dots; numbers and text are passed over."""
     found: dict[str, _Tensor] = {}
-    waiting, visited = [("", value, 0)], 0
+    waiting, held = [("", value, 0)], 0
     while waiting:
         name, item, depth = waiting.pop()
-        visited += 1
-        if depth > MAX_DEPTH or visited > 20 * MAX_ARRAYS:
+        # Counted before they are listed: a list may hold itself a million times.
+        held += len(item) if isinstance(item, dict | list) or type(item) is tuple else 0
+        if depth > MAX_DEPTH or held > 20 * MAX_ARRAYS:
             raise ValueError(f"{path}: dicts are nested more than {MAX_DEPTH} deep or hold more than {20 * MAX_ARRAYS:,} values")
+        if len(name) > MAX_NAME:
+            raise ValueError(f"{path}: a name of {len(name):,} characters ({name[:40]!r}...); at most {MAX_NAME:,} are read")
         if isinstance(item, _Tensor):
             if name in found:
                 raise ValueError(f"{path}: two tensors are named {name!r}")
@@ -220,7 +225,8 @@ def _arrays(tensors: dict[str, _Tensor], content: Callable[[_Storage], bytes], o
         if dtype != storage.dtype or numbers.size != storage.count:
             raise ValueError(f"{path}: storage {storage.key!r} is {dtype} for one tensor and {storage.dtype} for another")
         part = numbers[storage.start + offset :]
-        strides = tuple(step * part.itemsize for step in stride)
+        # The step along a side of one number is never taken, and may be any number.
+        strides = tuple(step * part.itemsize if length > 1 else 0 for length, step in zip(size, stride, strict=True))
         # The bounds were checked in _tensor: as_strided itself would read beyond the buffer.
         view = np.lib.stride_tricks.as_strided(part, size, strides, writeable=False) if math.prod(size) else np.zeros(size, part.dtype)
         arrays[name] = view.copy()

@@ -6,6 +6,7 @@ import copyreg
 import io
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -157,6 +158,39 @@ def test_dicts_that_hold_each_other_many_times_over_end_quickly(tmp_path):
         program += b"}(" + pairs + b"uq" + bytes([17 + level])
     with pytest.raises(ValueError, match="hold more than|tensors of"):
         weights.read(write_zip(tmp_path / "a.pth", b"\x80\x02(" + program + b"t.", {"0": bytes(4)}))
+
+
+DOUBLED = b")q\x00" + b"2\x86" * 60
+"""A tuple of two tuples of two tuples ...: 120 bytes whose text would have 2**60 of them."""
+MILLION = b"]q\x01(" + b"h\x01" * 300_000 + b"e"
+"""A list that holds itself 300,000 times."""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        DOUBLED + b"Q.",
+        b"(" + text("storage") + DOUBLED + b"tQ.",
+        DOUBLED + text("mkdir") + b"\x93.",
+        text("os") + DOUBLED + b"\x93.",
+        DOUBLED + b")R.",
+        b"\x80\x04ctorch\nSize\n)" + DOUBLED + b"\x92.",
+        b"\x80\x04" + DOUBLED + b"}" + text("a") + b"Ns\x92.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage("0", 4) + whole(0) + DOUBLED + DOUBLED + b"tR.",
+        MILLION + b".",
+        b"ctorch\nSize\nq\x02" + MILLION + b"(" + b"h\x02h\x01\x85R" * 1000 + b"t.",
+        b"}" + b"X" + (100_000).to_bytes(4, "little") + b"a" * 100_000 + b"](" + b"N" * 10_000 + b"es.",
+    ],
+)
+def test_a_small_pickle_does_not_fill_the_memory(program, tmp_path):
+    file = write_zip(tmp_path / "a.pth", program, {"0": bytes(16)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=str(file)):
+            weights.read(file)
+        assert tracemalloc.get_traced_memory()[1] < 120e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_object_arrays_in_npz_are_refused(tmp_path):

@@ -153,6 +153,36 @@ def test_safetensors_headers_that_lie_are_refused(tmp_path, header, message):
         weights.read(write_safetensors(tmp_path / "a.safetensors", header, bytes(16)))
 
 
+def test_shapes_that_no_program_makes_are_refused(tmp_path):
+    # Zero numbers: the sizes fit the file, whatever the other sides are.
+    for shape in ((0, 2**70), (0,) * 100):
+        with pytest.raises(ValueError, match="a.safetensors is not an intact"):
+            weights.read(write_safetensors(tmp_path / "a.safetensors", {"a": entry(0, 0, shape=shape)}, b""))
+    deep = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'-' * 9000}1,), }}".encode()
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(deep)) + deep)
+    with pytest.raises(ValueError, match="a.npz is not an intact"):
+        weights.read(tmp_path / "a.npz")
+
+
+def test_torch_sides_of_one_may_have_any_stride(tmp_path):
+    program = ordered({"a": tensor(storage("0", 2), 0, [1, 2], [2**61, 1])})
+    np.testing.assert_array_equal(weights.read(write_zip(tmp_path / "a.pth", program, {"0": bytes(8)}))["a"], np.zeros((1, 2)))
+
+
+def test_h5_names_cannot_multiply(tmp_path):
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        file["a/w"] = np.zeros(1, np.float32)
+        file["a"].attrs["weight_names"] = np.array([b"/" * i + b"w" for i in range(150)])
+        file.attrs["layer_names"] = np.array([b"/" * i + b"a" for i in range(150)])
+    with pytest.raises(ValueError, match="more than 20,000 arrays"):
+        weights.read(tmp_path / "many.h5")
+    with h5py.File(tmp_path / "array.h5", "w") as file:
+        file["model_weights"] = np.zeros(3, np.float32)
+    with pytest.raises(ValueError, match="an array where a group should be"):
+        weights.read(tmp_path / "array.h5")
+
+
 def test_zip_bombs_are_refused_before_memory_is_taken(tmp_path):
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (257 * 2**20,)})
