@@ -18,7 +18,7 @@ from jaxgan.systems import seeing_page
 from jaxgan.systems.seeing_page import between, chance, number, percent, signed
 
 MARK = "report.json"
-"""A folder with this file is a report, and may be replaced by a newer one."""
+"""A folder with this file, written here, is a report, and may be replaced by a newer one."""
 PRINTED = 20
 """Classes in the table that is printed; those with a verdict are always in it."""
 COLUMNS = (
@@ -33,9 +33,18 @@ def check(out: Any) -> None:
     folder = Path(out).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; --out names the folder that shall hold the report")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).exists():
+    if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder / MARK):
         raise ValueError(f"{folder} is not empty and holds no earlier report ({MARK}); name a new folder with --out")
     files.check_writable(folder, 64 * 2**20)
+
+
+def _is_report(path: Path) -> bool:
+    """Whether the file was written here: others call theirs report.json too, and have a folder of images beside it."""
+    try:
+        report = json.loads(path.read_text("utf-8"))
+        return "fsd" in report and report["protocol"]["program"].startswith("jaxgan ")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def write(out: Any, report: Mapping[str, Any], rows: Mapping[str, np.ndarray], gallery: Any) -> None:

@@ -22,6 +22,9 @@ from jaxgan.metrics import segments
 
 PART = 128
 """Images in one file of the cache: what an interruption can lose."""
+LONGEST = 16
+"""Times that an image may be longer than the part of it that is cut out; what is beyond is cut off before the image is resized, which
+would otherwise fill the memory for a line of pixels."""
 FORM = 1
 """Raised where rows of an older form of the cache must not be read."""
 
@@ -48,6 +51,10 @@ def frame(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     from PIL import Image
 
     height, width = image.shape[:2]
+    most = [max(1, LONGEST * -(-a * b // c)) for a, b, c in ((width, size[0], size[1]), (height, size[1], size[0]))]
+    if height > most[0] or width > most[1]:
+        top, left = (max(0, side - limit) // 2 for side, limit in zip((height, width), most, strict=True))
+        return frame(image[top : top + most[0], left : left + most[1]], size)
     if width * size[0] >= height * size[1]:
         resized = size[0], max(size[1], int(size[0] * width / height))
     else:

@@ -14,7 +14,7 @@ import pytest
 from jaxgan import sources, viz
 from jaxgan.data import scenes
 from jaxgan.metrics import segments
-from jaxgan.systems import seeing, seeing_gallery, seeing_tally
+from jaxgan.systems import seeing, seeing_files, seeing_gallery, seeing_tally
 
 PERSON = scenes.CLASSES.index("person")
 
@@ -88,6 +88,24 @@ def test_files_say_the_same_as_the_report(without_people) -> None:
     mask = viz.read_png(out / "images" / f"{tile['views'][0]['plain'].removesuffix('-plain')}-mask.png")
     assert 100 * (mask > 0).mean() == pytest.approx(tile["area"]) and tile["area"] >= report["galleries"][0]["images"][1]["area"]
     assert viz.read_png(out / "figure.png").shape[1] > 500 and not list(out.glob(".*"))
+
+
+def test_a_folder_of_somebody_elses_report_is_left_alone(tmp_path) -> None:
+    photo = tmp_path / "images" / "photo.png"
+    photo.parent.mkdir()
+    photo.write_bytes(b"mine")
+    for text in ('{"passed": 3}', "[1]", '{"fsd": 1, "protocol": {"program": "another 1"}}', "no JSON"):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(ValueError, match="not empty and holds no earlier report"):
+            seeing_files.check(tmp_path)
+    assert photo.read_bytes() == b"mine"
+
+
+def test_a_line_of_pixels_is_framed_without_the_picture_it_would_become() -> None:
+    line = np.zeros((2, 15_000_000, 3), np.uint8)
+    for image in (line, line.transpose(1, 0, 2)):
+        assert seeing_tally.frame(image, (448, 448)).shape == (448, 448, 3)
+        assert seeing_tally.frame(image, (30, 70)).shape == (30, 70, 3)
 
 
 def by_colour(pictures: np.ndarray) -> np.ndarray:
