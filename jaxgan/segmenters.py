@@ -168,8 +168,9 @@ def _own(module: str, name: str) -> Segmenter:
         return _guarded(made)
     if isinstance(classes, str) or not all(isinstance(entry, str) for entry in classes):
         raise ValueError(f"segmenter {module}:{name}: its attribute classes is {classes!r}; it must be the names of the labels 0, 1, ...")
-    # What the function computes cannot be told from outside; the text of its module stands for it.
-    content = Path(file).read_bytes() if file and os.path.isfile(file) else b""
+    # What the function computes cannot be told from outside; the text of its module stands for it, and of the one that it was defined in.
+    defined = getattr(sys.modules.get(getattr(found, "__module__", None) or type(found).__module__), "__file__", None)
+    content = b"".join(Path(one).read_bytes() for one in dict.fromkeys([file, defined]) if one and os.path.isfile(one))
     identity = hashlib.sha256(f"{module}:{name}\n".encode() + content).hexdigest()
     size = getattr(found, "size", None)
     if size is not None and not (len(size) == 2 and min(size) > 0):

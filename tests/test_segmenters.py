@@ -103,6 +103,20 @@ def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch):
     del sys.modules["my_segmenter"]
 
 
+def test_a_function_that_a_package_hands_on_is_known_by_its_own_text(tmp_path, monkeypatch):
+    # Otherwise tallies of the old function would be taken for those of the new one.
+    (tmp_path / "handing").mkdir()
+    (tmp_path / "handing" / "__init__.py").write_text("from handing.model import label\n")
+    monkeypatch.chdir(tmp_path)
+    found = set()
+    for answer in ("zeros", "ones"):
+        text = f"import numpy as np\ndef label(images):\n    return np.{answer}(images.shape[:3], int)\nlabel.classes = ('a', 'b')\n"
+        (tmp_path / "handing" / "model.py").write_text(text)
+        found.add(open_segmenter("handing:label").identity)
+        del sys.modules["handing"], sys.modules["handing.model"]
+    assert len(found) == 2
+
+
 def test_wrong_answers_of_a_user_are_named(module):
     for answer, text in (
         (lambda images: images.mean(-1), r"float64 \[3, 16, 16\] for 3 images"),
