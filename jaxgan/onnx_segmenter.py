@@ -47,7 +47,7 @@ def class_names(given: str | Path | int | Sequence[str]) -> tuple[str, ...]:
         if path.stat().st_size > MAX_TEXT:
             raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a file of class names has at most {MAX_TEXT:,}")
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a mark before the first name
             names = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a list of class names: {error}") from error

@@ -127,6 +127,8 @@ def test_class_names_from_files_and_numbers(tmp_path):
     (tmp_path / "names.txt").write_text("sky\n\nsea \n")
     (tmp_path / "names.json").write_text('["sky", "sea"]')
     assert class_names(tmp_path / "names.txt") == class_names(str(tmp_path / "names.json")) == ("sky", "sea")
+    (tmp_path / "notepad.txt").write_bytes("\ufeffsky\r\nsea\r\n".encode())
+    assert class_names(tmp_path / "notepad.txt") == ("sky", "sea")
     assert class_names("2") == class_names(2) == ("class 0", "class 1")
     (tmp_path / "bad.json").write_text('{"sky": 1}')
     for wrong in (0, [], ["a", 3], tmp_path / "bad.json"):

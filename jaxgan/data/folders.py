@@ -171,9 +171,9 @@ def _write(partial, source, splits: dict[str, list[str]], settings: Settings, re
             digest.update(pixels)
             yield counts[split], {"image": data, "file": os.fsencode(name)}
             counts[split] += 1
-        if not counts[split] and split == "train":
-            first = next(iter(rejects.items()), ("", "none was meant for it"))
-            raise ValueError(f"all {len(names)} files for the split 'train' were rejected, the first ({first[0]}) because: {first[1]}")
+        if not counts[split] and (names or split == "train"):  # TFDS writes no empty split
+            first = next(((name, rejects[name]) for name in names), ("", "none was meant for it"))
+            raise ValueError(f"all {len(names)} files for the split {split!r} were rejected, the first ({first[0]}) because: {first[1]}")
 
     class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Images imported from a folder."""

@@ -137,7 +137,7 @@ def read_names(path) -> tuple[str, ...]:
     if not path.exists():
         raise FileNotFoundError(f"the file of class names {os.fspath(path)!r} does not exist")
     try:
-        names = tuple(line.strip() for line in path.read_text().rstrip().splitlines())
+        names = tuple(line.strip() for line in path.read_text().removeprefix("\ufeff").rstrip().splitlines())
     except UnicodeDecodeError:
         raise ValueError(f"{os.fspath(path)!r} is not a text file of class names, one a line") from None
     if not names:
@@ -255,7 +255,7 @@ def _write(partial, source, labels, splits, settings: Settings, allowed, rejects
             digest.update(label.tobytes())
             yield tally.count, {"image": image_png, "label": label_png, "file": os.fsencode(pair.image)}
             tally.add(label)
-        if not tally.count and split == next(iter(tallies)):
+        if not tally.count:  # TFDS writes no empty split
             first, reason = next((pair.image, rejects[pair.image]) for pair in pairs)
             raise ValueError(f"all {len(pairs)} pairs for the split {split!r} were rejected, the first ({first}) because: {reason}")
 

@@ -166,6 +166,18 @@ def test_subfolders_are_the_splits_and_the_command_prints_the_classes(tmp_path, 
         import_pairs(words[0], tmp_path / "no", words[3], size=(16, 16), test_share=0.5)
 
 
+def test_a_split_without_a_single_map_is_named(tmp_path):
+    # As in published sets whose test maps are void throughout.
+    write(tmp_path / "images", {f"{split}/a.png": file(picture(8, 8, 0)) for split in ("train", "test")})
+    maps = {"train/a.png": file(numbers(8, 8, 0)), "test/a.png": file(np.full((8, 8), 255, np.uint8))}
+    write(tmp_path / "maps", maps)
+    with pytest.raises(ValueError, match="all 1 pairs for the split 'test' were rejected.*every pixel of the label map is void"):
+        import_pairs(tmp_path / "images", tmp_path / "out", tmp_path / "maps", size=(8, 8), void=255)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "names.txt").write_bytes("\ufeffsky\r\nroad\r\n".encode())
+    assert read_names(tmp_path / "names.txt") == ("sky", "road")
+
+
 def test_the_test_share_takes_the_pairs_that_an_import_of_images_would_take(tmp_path):
     write(tmp_path / "images", {f"{i}.png": file(picture(8, 8, i)) for i in range(30)})
     write(tmp_path / "maps", {f"{i}.png": file(numbers(8, 8, i)) for i in range(30)})
