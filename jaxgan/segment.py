@@ -163,10 +163,15 @@ def _file_name(name: str, number: int, taken: set[str]) -> str:
     """Path of the PNG below the output folder; a name that leads out of it, or that is taken, is replaced by the image's number."""
     stem = os.path.splitext(name)[0]
     parts = stem.split("/")
-    if os.path.isabs(stem) or not all(parts) or {".", ".."} & set(parts) or "\0" in stem or f"{stem}.png" in taken:
+    if os.path.isabs(stem) or not all(parts) or {".", ".."} & set(parts) or "\0" in stem or f"{stem}.png" in taken or _long(parts):
         stem = f"image_{number:06d}"
     taken.add(f"{stem}.png")
     return f"{stem}.png"
+
+
+def _long(parts: list[str]) -> bool:
+    """Whether a name leaves no room for the ending of a temporary file: file systems take 255 bytes."""
+    return max(len(os.fsencode(part)) for part in parts) > 230
 
 
 def palette(count: int) -> np.ndarray:

@@ -99,6 +99,7 @@ def test_names_cannot_lead_out_of_the_folder():
     taken: set[str] = set()
     assert _file_name("a/b.jpg", 0, taken) == "a/b.png"
     assert _file_name("a/b.png", 1, taken) == "image_000001.png"
+    assert _file_name(f"{80 * '写'}.png", 3, taken) == "image_000003.png"  # 240 bytes: no room for the ending of a temporary file
     for name in ("../x.png", "/etc/x.png", "a/../../x.png", "a//b.png", ".png/../x"):
         assert _file_name(name, 2, taken).startswith("image_") or ".." not in _file_name(name, 2, taken)
 

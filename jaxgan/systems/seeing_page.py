@@ -105,7 +105,7 @@ def _top(report: Mapping[str, Any], sources: Sequence[str]) -> str:
 def _marked(line: Mapping[str, Any]) -> str:
     """The sentence, with the name of its class in bold."""
     text, name = escape(line["text"]), escape(line.get("class") or "")
-    return text.replace(name, f"<b>{name}</b>", 1) if name else text
+    return text.replace(f": {name}:", f": <b>{name}</b>:", 1) if name else text
 
 
 def _short(source: str) -> str:

@@ -112,6 +112,11 @@ def test_a_picture_that_the_report_names_must_be_there(page) -> None:
         seeing_page.page({**report, "figure": {"light": "a", "dark": "b"}}, {})
 
 
+def test_the_class_is_marked_and_not_a_word_before_it() -> None:
+    line = {"kind": "missing", "class": "ss", "text": "missing: ss: 2 % of the area"}
+    assert seeing_page._marked(line) == "missing: <b>ss</b>: 2 % of the area"
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0"), (0.0004, "< 0.001"), (0.0123, "0.012"), (0.123, "0.12"), (12.34, "12.3"), (100.0, "100"), (None, "–")]
 )
