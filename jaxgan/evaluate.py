@@ -21,7 +21,7 @@ from jaxgan.metrics import bootstrap, seam, segments, streaming
 from jaxgan.metrics.streaming import Moments, Rows, Sums
 from jaxgan.pairs import METRICS as PAIRS
 from jaxgan.pairs import check_size, pair_measure, pair_values, paired
-from jaxgan.scores import FEATURES, PRDC, SEGMENTS, Score, facts, feature_scores, segment_scores, with_version
+from jaxgan.scores import FEATURES, PRDC, SEGMENTS, Score, facts, feature_scores, resampling, segment_scores, with_version
 
 METRICS = (*FEATURES, *SEGMENTS, *PAIRS, "seam")
 
@@ -260,7 +260,8 @@ def _pair_scores(
     progress: bool,
 ) -> dict[str, Score]:
     rows = pair_values(metrics, Rows.read(features.collect(images, measure, title="pairs" if progress else "", **pass_options)))
-    about = with_version({**measure.protocol, "real": facts(reals), "fake": facts(fakes)}, pairs=len(images))
+    protocol = {**measure.protocol, "real": facts(reals), "fake": facts(fakes), **resampling(resamples, level, seed)}
+    about = with_version(protocol, pairs=len(images))
     scores = {}
     for name, values in zip(metrics, rows.T, strict=True):
         interval = None

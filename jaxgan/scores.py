@@ -47,6 +47,11 @@ def with_version(protocol: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**protocol, **more, "jaxgan": __version__}
 
 
+def resampling(resamples: int, level: float, seed: int) -> dict[str, Any]:
+    """What a protocol says of an interval: nothing where there is none."""
+    return {"resamples": resamples, "level": level, "seed": seed} if resamples else {}
+
+
 def feature_scores(
     real: Sums,
     fake: Sums,
@@ -66,12 +71,13 @@ def feature_scores(
     if "fid" in metrics:
         found = frechet.from_sums(real, fake) if rows is None else frechet.from_rows(*rows)
         parts = {"mean": found.mean, "covariance": found.covariance, "raw": found.raw}
-        about = with_version(protocol, **({"note": "fewer images than features: biased upward"} if found.rank_deficient else {}))
+        note = {"note": "fewer images than features: biased upward"} if found.rank_deficient else {}
+        about = with_version(protocol, **resampling(resamples, level, seed), **note)
         scores["fid"] = Score(found.total, parts, _interval(_fid, rows, resamples, seed, level, 0.0), about)
     if "kid" in metrics:
         size = min(subset_size, *map(len, rows))
         found = kernel.kid(*rows, subsets=subsets, subset_size=size, seed=seed)
-        about = with_version(protocol, subsets=subsets, subset_size=size, seed=seed)
+        about = with_version({**protocol, **resampling(resamples, level, seed)}, subsets=subsets, subset_size=size, seed=seed)
         scores["kid"] = Score(found.mean, {"std": found.std}, _interval(kernel.mmd, rows, resamples, seed, level), about)
     if "prdc" in metrics:  # no interval: resampled rows are neighbours at distance 0
         about = with_version(protocol, neighbours=neighbours)
@@ -109,16 +115,19 @@ def segment_scores(
         if resamples:
             interval = tuple(segments.bootstrap_fsd(real, fake, resamples=resamples, seed=seed, level=level)[:2])
         parts = {"mean": found.mean, "covariance": found.covariance, "raw": found.raw}
-        scores["fsd"] = Score(found.total, parts, interval, with_version(protocol, seed=seed, unit="percent of the area, squared"))
+        about = with_version(protocol, **resampling(resamples, level, seed), unit="percent of the area, squared")
+        scores["fsd"] = Score(found.total, parts, interval, about)
     if "classes" in metrics:
-        table = segments.class_table(real, fake, names, resamples=resamples or 200, seed=seed, level=level)
+        tests = resamples or 200
+        table = segments.class_table(real, fake, names, resamples=tests, seed=seed, level=level)
         parts = {}
         for row in table:
             if row.real or row.fake:
                 parts |= {f"{row.name}/real": row.real, f"{row.name}/fake": row.fake, f"{row.name}/p": row.p_corrected}
                 parts |= {f"{row.name}/delta": row.delta} if row.delta is not None else {}
         value = sum(abs(row.difference) for row in table) / 2
-        scores["classes"] = Score(value, parts, None, with_version(protocol, seed=seed, unit="percent of the area"))
+        about = with_version(protocol, permutations=tests, seed=seed, unit="percent of the area")
+        scores["classes"] = Score(value, parts, None, about)
     return scores
 
 

@@ -278,6 +278,13 @@ def test_the_text_says_what_both_sources_are_whatever_comes_first() -> None:
     ]
 
 
+def test_an_interval_says_its_level_and_how_it_was_drawn() -> None:
+    given = {"resamples": 4, "level": 0.8, "seed": 7}
+    found = evaluate(pictures(9, 0), pictures(9, 1), ("fid", "kid", "psnr"), network=network(), **given)
+    assert all({key: score.protocol[key] for key in given} == given for score in found.values())
+    assert "level" not in evaluate(pictures(9, 0), pictures(9, 1), ("psnr",))["psnr"].protocol
+
+
 def test_arrays_that_are_not_8_bit_colour_are_refused() -> None:
     signed = pictures(4, 0).astype(np.float32) / 127.5 - 1
     for wrong, said in ((signed, r"float32 \[8, 8, 3\]"), (pictures(4, 0)[..., :1], r"uint8 \[8, 8, 1\]")):
