@@ -108,14 +108,14 @@ def _translation(source: Any, classes: tuple[str, ...], data: str) -> tuple[np.n
 
 def _all(segmenter: Any, source: Any, classes: tuple[str, ...], translation, void, pictures: str, folder: Path) -> Result:
     """Labels, counts and writes, ``segmenters.BATCH`` images at a time."""
-    from jaxgan.sources import _bar
+    from jaxgan.progress import bar
 
     count = len(classes)
     pixels, held, total = np.zeros(count, np.int64), np.zeros(count, np.int64), 0
     sums = confusion.zero(count)
     taken: set[str] = set()
     colours = palette(count)
-    with _bar(f"segmenting {len(source):,} images", len(source)) as advance:
+    with bar(f"segmenting {len(source):,} images", len(source)) as advance:
         for start in range(0, len(source), segmenters.BATCH):
             indices = range(start, min(start + segmenters.BATCH, len(source)))
             images = [source[i] for i in indices]

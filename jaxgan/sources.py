@@ -21,6 +21,7 @@ import numpy as np
 from jaxgan import configure
 from jaxgan.data import pipeline
 from jaxgan.metrics.segments import subset_order
+from jaxgan.progress import bar
 
 ACCEPTED = (
     "a folder of PNG, JPEG or WebP files, a folder that `jaxgan data import` made, a workdir of `jaxgan train`, a generator folder "
@@ -364,7 +365,7 @@ def batches(
     threads = threads or min(os.cpu_count() or 1, 16)
     waiting = iter(indices)
     ahead: collections.deque = collections.deque()
-    with ThreadPoolExecutor(threads) as pool, _bar(title, len(indices)) as advance:
+    with ThreadPoolExecutor(threads) as pool, bar(title, len(indices)) as advance:
         try:
             for start in range(0, len(indices), batch):
                 part = indices[start : start + batch]
@@ -381,29 +382,3 @@ def batches(
                 advance(len(part))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _bar:
-    """A progress bar on stderr that leaves no trace when it ends; nothing where it has no title or stderr is no terminal."""
-
-    def __init__(self, title: str, total: int):
-        self._title, self._total, self._progress = title, total, None
-
-    def __enter__(self) -> Callable[[int], None]:
-        if not self._title:
-            return lambda count: None
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            return lambda count: None
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._progress.start()
-        task = self._progress.add_task(self._title, total=self._total)
-        return lambda count: self._progress.advance(task, count)
-
-    def __exit__(self, *_: Any) -> None:
-        if self._progress is not None:
-            self._progress.stop()
