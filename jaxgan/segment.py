@@ -94,6 +94,7 @@ def _translation(source: Any, classes: tuple[str, ...], data: str) -> tuple[np.n
     unknown = len(classes)  # one past the classes: what is not compared
     table = np.full(256, -1, np.int64)
     if source.classes:
+        void = None if void is None else min(void, len(source.classes) - 1)  # as the source numbers it
         for number, name in enumerate(source.classes):
             table[number] = unknown if number == void else classes.index(name) if name in classes else -1
         strange = [name for number, name in enumerate(source.classes) if table[number] < 0]

@@ -43,7 +43,7 @@ class Content(NamedTuple):
     label: Callable[[int], np.ndarray] | None = None
     """Label map i as int32 [H, W]."""
     classes: tuple[str, ...] = ()
-    """Names of the labels, where they are known."""
+    """Names of the labels, where they are known; one more, 'void', where unknown pixels have a number outside the classes."""
 
 
 class Images:
@@ -258,14 +258,24 @@ def _records(spec: str, builder, split: str, facts_file=None) -> tuple[Content, 
     if "file" in features:
         names = _Names(len(records), lambda i: records[i]["file"].decode("utf-8", "surrogateescape"))
     classes: tuple[str, ...] = ()
+    void = None
     if labels and facts_file is not None and facts_file.exists():
-        classes = tuple(json.loads(facts_file.read_text()).get("classes", ()))
+        facts = json.loads(facts_file.read_text())
+        classes, void = tuple(facts.get("classes", ())), facts.get("void")
+        if void is not None and void >= len(classes):
+            classes = (*classes, "void" if "void" not in classes else f"void {void}")
     if labels and builder.name == "scenes":
         from jaxgan.data.scenes import CLASSES
 
         classes = CLASSES
-    label = (lambda i: pixels(i, "label").astype(np.int32)) if labels else None
-    return Content(names, lambda i: pixels(i, "image"), digest, label, classes), {"kind": "set", "split": split, "quantise": STORED}
+
+    def label(i: int) -> np.ndarray:
+        found = pixels(i, "label").astype(np.int32)
+        # A void number outside the classes (255) comes right after them, so that labels count from 0 without a gap.
+        return found if void is None else np.where(found == void, np.int32(min(void, len(classes) - 1)), found)
+
+    content = Content(names, lambda i: pixels(i, "image"), digest, label if labels else None, classes)
+    return content, {"kind": "set", "split": split, "quantise": STORED}
 
 
 class _Names(Sequence):

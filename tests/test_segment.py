@@ -73,6 +73,20 @@ def test_label_maps_overlays_and_scores(pairs, tmp_path, capsys):
             np.testing.assert_array_equal(np.asarray(image)[:, :16], COLOURS[true])
 
 
+def test_void_pixels_of_label_maps_are_a_class_after_the_others(pairs, tmp_path):
+    from jaxgan import sources
+    from jaxgan.segmenters import open_segmenter
+    from jaxgan.systems import seeing, seeing_tally
+
+    images = sources.open_images(pairs)
+    assert images.classes == ("bright", "grey", "dark", "void")
+    rows = seeing_tally.tally(images, open_segmenter("labels"), seeing.class_names(open_segmenter("labels"), images, images))
+    np.testing.assert_array_equal(rows[:, 3], 0.5 * (np.arange(11) == 1))
+    assert main(["segment", "labels", "--data", str(pairs), "--out", str(tmp_path / "out"), "--pictures", "none"]) == 0
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["area"]["void"] == pytest.approx(0.5 / 11)
+    assert seeing.is_nothing(3, "void") and not seeing.is_nothing(3, "other")  # what nobody named cannot be missing
+
+
 def test_a_source_without_labels_gets_areas(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     for name, size in (("a.png", (16, 16)), ("b.jpg", (30, 20))):  # sizes may differ

@@ -31,6 +31,8 @@ SENTENCES = 5
 """Sentences of the headline about classes of which the generator draws less, or more; of missing ones all are named."""
 NOTHING = ("void", "null", "none", "background", "unlabeled", "unlabelled", "unknown", "other", "label 0", "class 0", "-", "")
 """Names of a label 0 that stands for no class: part of the distance and the table, not of the figure and the headline, as published."""
+UNKNOWN = ("void", "unlabeled", "unlabelled")
+"""Names that stand for no class at any label: what nobody named cannot be missing."""
 UNNAMED = 256
 """Labels of a source whose classes have no names."""
 
@@ -108,7 +110,7 @@ def class_names(segmenter: Any, real: Any, fake: Any) -> tuple[str, ...]:
 
 def is_nothing(label: int, name: str) -> bool:
     """Whether a label stands for no class. Where label 0 is a class of its own (CamVid: sky), it is one like all others."""
-    return label == 0 and name.strip().lower() in NOTHING
+    return name.strip().lower() in (NOTHING if label == 0 else UNKNOWN)
 
 
 def verdict(row: ClassRow, missing: set[int]) -> str:
