@@ -35,6 +35,12 @@ class Segmenter:
     identity: str
     """Equal where two segmenters give equal label maps: a digest of weights and settings."""
 
+    def __post_init__(self) -> None:
+        # Tables and files go by name; published lists have the same one twice (two kinds of screen), which would hide one of them.
+        first = {name: k for k, name in reversed(list(enumerate(self.classes)))}
+        names = tuple(name if first[name] == k else f"{name} ({k})" for k, name in enumerate(self.classes))
+        object.__setattr__(self, "classes", names)
+
 
 def open_segmenter(spec: str) -> Segmenter:
     """The segmenter that `spec` names, see ``KINDS``.

@@ -92,6 +92,11 @@ def test_a_users_function_may_build_the_segmenter(module):
     assert open_segmenter("own:ready").label(images()).min() == 1
 
 
+def test_classes_of_one_name_are_told_apart():
+    made = Segmenter("mine", ("screen", "sky", "screen"), bright, None, "1")
+    assert made.classes == ("screen", "sky", "screen (2)")
+
+
 def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "my_segmenter.py").write_text(
         "import numpy as np\ndef label(images):\n    return np.zeros(images.shape[:3], int)\nlabel.classes = ('all',)\n"

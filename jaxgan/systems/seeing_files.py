@@ -60,12 +60,14 @@ def write(out: Any, report: Mapping[str, Any], rows: Mapping[str, np.ndarray], g
         if name in gallery.shown:
             files.write_atomic(folder / name, gallery.shown[name])
     fresh = folder / f".images.{os.getpid()}.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    for name, content in gallery.files.items():
-        files.write_atomic(fresh / name, content)
-    shutil.rmtree(folder / "images", ignore_errors=True)
-    if fresh.exists():
-        fresh.rename(folder / "images")
+    try:
+        for name, content in gallery.files.items():
+            files.write_atomic(fresh / name, content)
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        if fresh.exists():
+            fresh.rename(folder / "images")
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     files.write_atomic(folder / "report.html", page.encode("utf-8", "replace"))
 
 

@@ -101,6 +101,24 @@ def test_a_folder_of_somebody_elses_report_is_left_alone(tmp_path) -> None:
     assert photo.read_bytes() == b"mine"
 
 
+def test_an_interrupted_report_leaves_no_folder_of_its_own_behind(without_people, tmp_path, monkeypatch) -> None:
+    gallery = seeing_gallery.Gallery()
+    gallery.files = {"a.png": b"", "b.png": b""}
+    written = seeing_files.files.write_atomic
+
+    def interrupted(path, data: bytes) -> None:
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        written(path, data)
+
+    monkeypatch.setattr(seeing_files.files, "write_atomic", interrupted)
+    monkeypatch.setattr(seeing_files.seeing_page, "page", lambda report, pictures: "")
+    report = {**without_people[0], "images": {"real": [], "fake": []}}
+    with pytest.raises(KeyboardInterrupt):
+        seeing_files.write(tmp_path, report, {"real": np.zeros((0, 64)), "fake": np.zeros((0, 64))}, gallery)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "classes.csv", "images.csv"}
+
+
 def test_a_line_of_pixels_is_framed_without_the_picture_it_would_become() -> None:
     line = np.zeros((2, 15_000_000, 3), np.uint8)
     for image in (line, line.transpose(1, 0, 2)):
