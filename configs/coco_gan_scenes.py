@@ -4,8 +4,8 @@ Reproduces: nothing published; it shows that images made by parts become whole o
 Command:    jaxgan train configs/coco_gan_scenes.py --workdir runs/scenes
 Hardware:   2 CPU cores.
 Expected:   sky, ground and objects that a person recognises, in at most 15 minutes with the installation.
-Measured:   seam statistic 1.74 on 64 images (500 drawn scenes: 1.18), 817 s with the installation on two cores; sky, ground, water, sun, houses,
-            roads and nights can be told.
+Measured:   seam statistic 1.74 on 64 images (500 drawn scenes: 1.18), 817 s with the installation on two cores; sky, ground, water, sun,
+            houses, roads and nights can be told.
 
 Chosen for a short run, away from the published code's settings: narrow networks and few latents, ten times its learning rates, which
 fall to 0 over the last 64 kimg, the textbook forms of conditional batch norm and gradient penalty, and an averaged generator for sampling.

