@@ -30,11 +30,11 @@ def config() -> Experiment:
             spatial_weight=0.02,
             g_lr=1e-3,
             d_lr=2e-3,
-            anneal=(4000, 6000),
+            anneal=(2000, 3000),
             ema=2.0,
         ),
         data=Data(source="scenes", periodic=True, count=10_000),
-        run=Run(batch=16, kimg=96.0, save_every=1000, sample_every=500),
+        run=Run(batch=16, kimg=48.0, save_every=1000, sample_every=500),
     )
 
 

@@ -127,11 +127,13 @@ def on_devices(run: Callable[[Any, Any], Any], params: Any) -> Callable[[np.ndar
     ``params`` are copied to every device of this process once; images are split over the devices.
     """
     import jax
-    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from jaxgan import parallel
 
     devices = jax.local_devices()
     batch = -(-BATCH // len(devices)) * len(devices)
-    mesh = Mesh(np.asarray(devices), ("data",))
+    mesh = parallel.make_mesh((0, 1), devices)
     split = NamedSharding(mesh, PartitionSpec("data"))
     placed = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
     program = jax.jit(run, out_shardings=split)
@@ -141,7 +143,8 @@ def on_devices(run: Callable[[Any, Any], Any], params: Any) -> Callable[[np.ndar
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             whole = np.concatenate([part, np.broadcast_to(part[:1], (batch - len(part), *part.shape[1:]))])
-            maps.append(np.asarray(program(placed, jax.device_put(whole, split)))[: len(part)].astype(np.int32))
+            with jax.set_mesh(mesh):  # in training the mesh of the run is set, which holds the devices of other processes too
+                maps.append(np.asarray(program(placed, jax.device_put(whole, split)))[: len(part)].astype(np.int32))
         return np.concatenate(maps)
 
     return label

@@ -184,3 +184,12 @@ def test_label_maps_change_size_by_the_nearest_pixel():
     expected = np.asarray(Image.fromarray(odd).resize((5, 11), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(resize_labels(odd, (11, 5)), expected)
     assert resize(images(1, size=(7, 9))[0], (14, 5)).shape == (14, 5, 3)
+
+
+def test_labels_are_computed_on_this_processs_devices_whatever_mesh_a_run_has_set() -> None:
+    from jaxgan import parallel
+
+    label = segmenters.on_devices(lambda params, images: images[..., 0] + params, np.uint8(1))
+    images = np.random.default_rng(0).integers(0, 200, (5, 8, 8, 3), dtype=np.uint8)
+    with jax.set_mesh(parallel.make_mesh((0, 1), jax.devices()[:4])):  # as in several processes: other devices than those of `label`
+        np.testing.assert_array_equal(label(images), images[..., 0].astype(np.int32) + 1)
