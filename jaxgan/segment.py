@@ -15,6 +15,8 @@ from jaxgan import files, segmenters, viz
 from jaxgan.metrics import confusion
 
 PICTURES = ("labels", "overlays", "both", "none")
+MAX_LABELS = 65_536
+"""Of a source's label maps: 16-bit PNG files hold no more."""
 
 
 class Result(NamedTuple):
@@ -48,7 +50,7 @@ def segment(
       spec: a segmenter as in ``segmenters.open_segmenter``, or a workdir or generator folder of a U-Net.
       data: a source as in ``sources.open_images``; `split`, `n` and `seed` are passed on.
       out: ``labels/NAME.png`` (palette PNG; pixel values are class numbers), ``overlays/NAME.png`` (image beside its labels; with the true
-        ones where the source has them), ``scores.json``; a local folder that must not exist or be empty.
+        ones where the source has them), ``scores.json``; a local folder that must not exist or be empty, and is not the current one.
       pictures: 'labels', 'overlays', 'both' or 'none'.
 
     The images are brought to the segmenter's size where it wants one, and the label maps back to the image's size, nearest.
@@ -60,7 +62,10 @@ def segment(
 
     if pictures not in PICTURES:
         raise ValueError(f"pictures is {pictures!r}; use one of {', '.join(PICTURES)}")
-    out = Path(os.fspath(out)).expanduser()
+    out = Path(os.path.realpath(files.local_folder(out)))
+    if out == Path(os.path.realpath(os.curdir)) or _contains(out, data):
+        what = "is the current folder" if out == Path(os.path.realpath(os.curdir)) else f"holds the source {data}"
+        raise FileExistsError(f"{out} {what}; the results are written to a new folder that takes its place: name another with --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not an empty folder: name another, or remove it first")
     source = sources.open_images(data, split=split, n=n, seed=seed)
@@ -70,7 +75,7 @@ def segment(
     if segmenter.name == "labels" and not source.has_labels:
         raise ValueError(f"{data} has no label maps, which the segmenter 'labels' reads; name a network")
     if not classes:
-        classes = tuple(f"class {k}" for k in range(1 + max(int(source.label(i).max()) for i in range(len(source)))))
+        classes = tuple(f"class {k}" for k in range(1 + max(int(_true(source, i).max()) for i in range(len(source)))))
     translation, void, note = _translation(source, classes, data) if segmenter.name != "labels" else (None, None, "")
     part = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -85,6 +90,24 @@ def segment(
     return result
 
 
+def _contains(folder: Path, data: Any) -> bool:
+    """Whether a source that is a folder is `folder`, or lies in it."""
+    place = Path(os.fspath(data)).expanduser()
+    return place.exists() and Path(os.path.realpath(place)).is_relative_to(folder)
+
+
+def _true(source: Any, i: int) -> np.ndarray:
+    """The source's own label map of image i, int [H, W]. ValueError: something else, or numbers that no set of classes has."""
+    labels = np.asarray(source.label(i))
+    if labels.ndim != 2 or labels.dtype.kind not in "iu" or not labels.size:
+        given = f"{labels.dtype} {list(labels.shape)}"
+        raise ValueError(f"{source.spec}, {source.name(i)}: its label map is {given}; integers [height, width] are needed")
+    if labels.min() < 0 or labels.max() >= MAX_LABELS:
+        wrong = int(labels.min()) if labels.min() < 0 else int(labels.max())
+        raise ValueError(f"{source.spec}, {source.name(i)}: its label map holds {wrong}; labels are numbers from 0 to {MAX_LABELS - 1}")
+    return labels
+
+
 def _translation(source: Any, classes: tuple[str, ...], data: str) -> tuple[np.ndarray | None, int | None, str]:
     """(the segmenter's number for each of the source's labels, or None where nothing can be compared; the void number; why not)."""
     if not source.has_labels:
@@ -92,7 +115,7 @@ def _translation(source: Any, classes: tuple[str, ...], data: str) -> tuple[np.n
     facts = Path(data).expanduser() / "facts.json"
     void = json.loads(facts.read_text()).get("void") if facts.is_file() else None
     unknown = len(classes)  # one past the classes: what is not compared
-    table = np.full(256, -1, np.int64)
+    table = np.full(MAX_LABELS, -1, np.int64)
     if source.classes:
         void = None if void is None else min(void, len(source.classes) - 1)  # as the source numbers it
         for number, name in enumerate(source.classes):
@@ -127,9 +150,10 @@ def _all(segmenter: Any, source: Any, classes: tuple[str, ...], translation, voi
                 pixels, held, total = pixels + found, held + (found > 0), total + labels.size
                 truth = None
                 if translation is not None:
-                    truth = translation[source.label(i)]
+                    true = _true(source, i)
+                    truth = translation[true]
                     if truth.min() < 0:
-                        wrong = int(source.label(i)[truth < 0][0])
+                        wrong = int(true[truth < 0][0])
                         raise ValueError(f"{source.spec}, {source.name(i)}: label {wrong} is none of the {count} classes")
                     sums = confusion.add(sums, truth, labels, void)
                 name = _file_name(source.name(i), i, taken)
@@ -149,7 +173,7 @@ def _all(segmenter: Any, source: Any, classes: tuple[str, ...], translation, voi
 def _maps(segmenter: Any, source: Any, indices: range, images: list[np.ndarray]) -> list[np.ndarray]:
     """Label maps int32 [H, W] at the images' own sizes."""
     if segmenter.name == "labels":
-        return [source.label(i) for i in indices]
+        return [_true(source, i) for i in indices]
     if segmenter.size is not None:
         shown = np.stack([segmenters.resize(image, segmenter.size) for image in images])
         maps = segmenter.label(shown)

@@ -127,3 +127,56 @@ def test_a_failure_leaves_nothing(tmp_path, module, capsys):
     assert not list(tmp_path.iterdir())
     assert main(["segment", "own_segmenter:label", "--data", "scenes:16", "--out", str(out), "--pictures", "some"]) == 2
     assert "pictures is 'some'" in capsys.readouterr().err
+
+
+def test_folders_that_cannot_be_replaced_are_refused_at_once(tmp_path, monkeypatch, capsys):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    words = ["segment", "own_segmenter:label", "--data", "scenes:16", "--n", "2", "--out"]
+    for out, text in ((".", "is the current folder"), ("gs://bucket/labels", "gs://bucket/labels is not a folder of this machine")):
+        assert main([*words, out]) == 2
+        assert text in capsys.readouterr().err and not list(here.iterdir())
+    words[3] = str(tmp_path / "here")
+    assert main([*words, str(tmp_path)]) == 2 and "holds the source" in capsys.readouterr().err
+
+
+class Labelled:
+    """A source of one image with any label map."""
+
+    spec, classes, has_labels, facts, one = "own", ("dark", "grey", "bright"), True, {}, np.zeros((4, 4), int)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        return np.zeros((4, 4, 3), np.uint8)
+
+    def label(self, i):
+        return self.one
+
+    def name(self, i):
+        return "one.png"
+
+
+@pytest.mark.parametrize("segmenter", ["own_segmenter:label", "labels"])
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (np.full((4, 4), 300), "label 300 is none of the 3 classes"),
+        (np.full((4, 4), 70_000), "holds 70000; labels are numbers from 0 to 65535"),
+        (np.full((4, 4), -1), "holds -1"),
+        (np.zeros((4, 4, 3), np.uint8), r"its label map is uint8 \[4, 4, 3\]; integers \[height, width\]"),
+        (np.zeros((4, 4)), "its label map is float64"),
+    ],
+)
+def test_label_maps_that_are_none_are_named(segmenter, labels, text, tmp_path, monkeypatch):
+    from jaxgan import sources
+    from jaxgan.segment import segment
+
+    source = Labelled()
+    source.one = labels
+    monkeypatch.setattr(sources, "open_images", lambda *arguments, **options: source)
+    with pytest.raises(ValueError, match=text):
+        segment(segmenter, "own", tmp_path / "out", pictures="none")
+    assert not list(tmp_path.iterdir())

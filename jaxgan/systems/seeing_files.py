@@ -29,13 +29,14 @@ COLUMNS = (
 
 
 def check(out: Any) -> None:
-    """Proves that the folder can take a report. ValueError: it holds something else. OSError: it cannot be written."""
-    folder = Path(out).expanduser()
+    """Proves that the folder can take a report. ValueError: it holds something else, or is not local. OSError: it cannot be written."""
+    folder = files.local_folder(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; --out names the folder that shall hold the report")
     if folder.is_dir() and any(folder.iterdir()) and not _is_report(folder / MARK):
         raise ValueError(f"{folder} is not empty and holds no earlier report ({MARK}); name a new folder with --out")
-    files.check_writable(folder, 64 * 2**20)
+    rule = files.Refusal("a report takes up to", "or name a folder on another disk with --out", "name another folder with --out")
+    files.check_writable(folder, 64 * 2**20, rule)
 
 
 def _is_report(path: Path) -> bool:
@@ -50,7 +51,7 @@ def _is_report(path: Path) -> bool:
 def write(out: Any, report: Mapping[str, Any], rows: Mapping[str, np.ndarray], gallery: Any) -> None:
     """Writes the whole report; an earlier one in the same folder is replaced. ValueError and OSError as in ``check``."""
     check(out)
-    folder = Path(out).expanduser()
+    folder = files.local_folder(out)
     page = seeing_page.page(report, gallery.shown)
     table = json.dumps(report, indent=1, allow_nan=False)
     files.write_atomic(folder / MARK, table.encode())  # first: from here on the folder is known as a report
