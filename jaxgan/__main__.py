@@ -170,13 +170,15 @@ def seeing(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--real", required=True, metavar="SRC", help="what the generator learned from")
     parser.add_argument("--fake", required=True, metavar="SRC", help="what it made; the same source as --real shows the noise")
+    pairing = "are files of equal name photo and reconstruction? yes, no, or auto (default): if all names match and do not only count "
+    pairing += "(0001, img_0001, ...: two unrelated folders may have those; say yes where they belong together)"
     named = "bisenetv2, unet:RUN, upernet:FOLDER, onnx:FILE, labels (the sources' own label maps), MODULE:FUNCTION"
     parser.add_argument("--segmenter", required=True, metavar="NAME", help=named)
     parser.add_argument("--out", required=True, help="folder of the report; an earlier report there is replaced")
     parser.add_argument("--n", type=int, default=10_000, help="images of each source (default 10000; of a smaller source all)")
     parser.add_argument("--class", nargs="+", default=[], metavar="NAME", dest="classes", help="to show images of (default: what differs)")
     parser.add_argument("--images", type=int, default=6, help="images of each source, or pairs, shown of a class (default 6)")
-    parser.add_argument("--paired", default="auto", help="are files of equal name photo and reconstruction? auto, yes, no")
+    parser.add_argument("--paired", default="auto", help=pairing)
     parser.add_argument("--seed", type=int, default=1, help="of the choice of images; a source against itself: this and the next one")
     parser.add_argument("--labelcount", type=int, default=30, help="classes in the figure (default 30)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the intervals and tests (default 1000)")
@@ -434,6 +436,9 @@ def _message(error: Exception) -> str:
 
 def console() -> NoReturn:
     """The console script."""
+    from jaxgan import terminal
+
+    terminal.forgive(sys.stdout)
     sys.exit(main(sys.argv[1:]))
 
 
