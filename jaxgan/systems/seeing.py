@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxgan import files
 from jaxgan.metrics import segments
 from jaxgan.metrics.segments import ClassRow
 from jaxgan.systems import seeing_figure, seeing_files, seeing_gallery, seeing_tally
@@ -29,8 +30,9 @@ GALLERIES = 12
 """Galleries of a report whose classes nobody chose."""
 SENTENCES = 5
 """Sentences of the headline about classes of which the generator draws less, or more; of missing ones all are named."""
-NOTHING = ("void", "null", "none", "background", "unlabeled", "unlabelled", "unknown", "other", "label 0", "class 0", "-", "")
-"""Names of a label 0 that stands for no class: part of the distance and the table, not of the figure and the headline, as published."""
+NOTHING = ("void", "null", "none", "background", "unlabeled", "unlabelled", "unknown", "other", "-", "")
+"""Names of a label 0 that stands for no class: part of the distance and the table, not of the figure and the headline, as published.
+A class that nobody named ("class 0", "label 0") is one like all others."""
 UNKNOWN = ("void", "unlabeled", "unlabelled")
 """Names that stand for no class at any label: what nobody named cannot be missing."""
 UNNAMED = 256
@@ -114,7 +116,7 @@ def is_nothing(label: int, name: str) -> bool:
 
 
 def verdict(row: ClassRow, missing: set[int]) -> str:
-    """'missing', 'less', 'more', 'only fake', or '' where no difference is shown."""
+    """'missing', 'less', 'more', 'only fake' (shown to be more than chance or not), or '' where no difference is shown."""
     if row.index in missing:
         return "missing"
     if row.fake_only:
@@ -207,9 +209,13 @@ def _floor(real: np.ndarray, fakes: int, seed: int) -> dict[str, Any] | None:
 
 
 def headline(classes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Sentences for people: what is missing, what is drawn less, what more, what only by the generator; 'kind', 'class' and 'text' each."""
+    """Sentences for people: what is missing, what is drawn less, what more, what only by the generator; 'kind', 'class' and 'text' each.
+
+    Of what only the generator draws, sentences name what is more than chance: one stray pixel in one image is left to the table.
+    """
     classes = [entry for entry in classes if not is_nothing(entry["label"], entry["name"])]
-    by_kind = {kind: [entry for entry in classes if entry["verdict"] == kind] for kind in ("missing", "less", "more", "only fake")}
+    shown = [entry for entry in classes if entry["significant"]]
+    by_kind = {kind: [entry for entry in shown if entry["verdict"] == kind] for kind in ("missing", "less", "more", "only fake")}
     for kind, entries in by_kind.items():
         entries.sort(key=lambda entry: -entry["fake"] if kind == "only fake" else entry["delta"] * (-1 if kind == "more" else 1))
     lines = []
@@ -220,8 +226,7 @@ def headline(classes: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
         if rest:
             lines.append({"kind": kind.split()[0], "class": "", "text": f"{kind}, too: {', '.join(entry['name'] for entry in rest)}"})
     if not by_kind["missing"]:
-        nothing = not any(entry["significant"] for entry in classes)
-        what = "differ" if nothing else "have lost more than half of its area"
+        what = "differ" if not shown else "have lost more than half of its area"
         text = f"nothing is missing: of {len(classes)} classes none is shown to {what}"
         lines.insert(0, {"kind": "none", "class": "", "text": text})
     return lines
@@ -249,6 +254,8 @@ def report(
     Raises:
       FileNotFoundError, ValueError, OSError: a source, a class or the folder cannot be used; nothing has been segmented then.
     """
+    if out is not None:
+        files.local_folder(out)
     same = _place(real) == _place(fake)
     sides = {"real": choose(real, settings.n, settings.seed), "fake": choose(fake, settings.n, settings.seed + same)}
     names = class_names(segmenter, sides["real"], sides["fake"])
@@ -287,7 +294,10 @@ def _bars(real: np.ndarray, fake: np.ndarray, names: Sequence[str], labelcount: 
     if not is_nothing(0, names[0]):
         real, fake = (np.pad(rows, ((0, 0), (1, 0))) for rows in (real, fake))
         names = ["", *names]
-    return segments.histogram(real, fake, names, ["object"] * len(names), labelcount)
+    shown = segments.histogram(real, fake, names, ["object"] * len(names), labelcount)
+    # The published figure has the first word of each name, which does not tell "class 3" from "class 4".
+    words = (names[c][:24] if shown.names.count(word) > 1 else word for c, word in zip(shown.index, shown.names, strict=True))
+    return shown._replace(names=tuple(words))
 
 
 def _place(spec: Any) -> Any:

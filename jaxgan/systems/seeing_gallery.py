@@ -42,8 +42,8 @@ def pair_names(real: Sequence[str], fake: Sequence[str], paired: str) -> list[tu
 
     Args:
       real, fake: names of the images.
-      paired: 'no': none; 'yes': by name; 'auto': by name where all names of both sources are the same and are more than numbers (two
-        unrelated sources may both count from 000000).
+      paired: 'no': none; 'yes': by name; 'auto': by name where all names of both sources are the same and do not only count (two unrelated
+        sources may both have 000000, 000001, ... or img_0001, img_0002, ...): some differ in more than their digits, folders aside.
 
     Raises:
       ValueError: 'yes' without any common name, a name that is there twice, or another word.
@@ -53,7 +53,7 @@ def pair_names(real: Sequence[str], fake: Sequence[str], paired: str) -> list[tu
     if paired == "no":
         return []
     stems = [[name.rsplit(".", 1)[0] for name in names] for names in (real, fake)]
-    if paired == "auto" and (set(stems[0]) != set(stems[1]) or all(re.fullmatch(r"[\d/_-]*", stem) for stem in stems[0])):
+    if paired == "auto" and (set(stems[0]) != set(stems[1]) or _only_count(stems[0])):
         return []
     for side, names in zip(("real", "fake"), stems, strict=True):
         if len(set(names)) < len(names):
@@ -66,6 +66,12 @@ def pair_names(real: Sequence[str], fake: Sequence[str], paired: str) -> list[tu
     if not pairs:
         raise ValueError(f"no image of the real source ({real[0]}, ...) has the name of one of the fake source ({fake[0]}, ...)")
     return pairs
+
+
+def _only_count(names: Sequence[str]) -> bool:
+    """Whether the names, folders aside, are one pattern with numbers in it."""
+    patterns = {re.sub(r"\d+", "0", name.rsplit("/", 1)[-1]) for name in names}
+    return len(patterns) == 1 and "0" in patterns.pop()
 
 
 def segment(images: Any, segmenter: Any, wanted: Sequence[int], batch: int) -> dict[int, Segmented]:

@@ -153,27 +153,41 @@ COLOURS = Segmenter("colours", ("void", "sky", "hat"), by_colour, (16, 16), "abc
 def test_label_0_is_left_out_where_it_stands_for_nothing_and_shown_where_it_is_a_class(tmp_path: Path) -> None:
     real, fake = write_images(tmp_path / "real", 20, lambda i: 8), write_images(tmp_path / "fake", 20, lambda i: 0, name="f{}.png")
     shown = {}
-    for first in ("void", "road"):
+    for first in ("void", "road", "class 0", "label 0"):
         segmenter = COLOURS._replace(label=lambda x: 2 - by_colour(x), classes=(first, "sky", "rest"), size=None)  # red is label 0
         report, _, _ = seeing.report(str(real), str(fake), segmenter, seeing.Settings(images=1))
         shown[first] = (report["histogram"]["classes"], [line["class"] for line in report["headline"]])
     assert "void" not in shown["void"][0] and "void" not in shown["void"][1]
-    assert "road" in shown["road"][0] and shown["road"][1][0] == "road"
+    for first in ("road", "class 0", "label 0"):  # numbers are names of classes that nobody named, for instance of an exported network
+        assert first.split()[0] in shown[first][0] and shown[first][1][0] == first
+
+
+def test_bars_of_classes_that_share_their_first_word_have_the_whole_name() -> None:
+    rows = np.tile([0.5, 0.3, 0.2], (4, 1))
+    assert seeing._bars(rows, rows, ["class 0", "class 1", "sky, heaven"], 30).names == ("class 0", "class 1", "sky,")
 
 
 def test_pairs_are_ranked_by_the_area_that_was_lost(tmp_path: Path) -> None:
     real = write_images(tmp_path / "real", 12, lambda i: i)
     fake = write_images(tmp_path / "fake", 12, lambda i: i if i < 9 else 2)
-    settings = seeing.Settings(classes=("hat",), images=2, batch=5)
+    settings = seeing.Settings(classes=("hat",), images=2, batch=5, paired="yes")
     report = seeing.seeing(str(real), str(fake), COLOURS, tmp_path / "out", settings)
     assert report["paired"] and [gallery["name"] for gallery in report["galleries"]] == ["hat"]
     tiles = report["galleries"][0]["images"]
     assert [tile["name"] for tile in tiles] == ["photo011.png", "photo010.png"] and tiles[0]["area"] > tiles[1]["area"] > 0
     assert tiles[0]["classes"][0]["class"] == "hat" and tiles[0]["classes"][0]["change"] == pytest.approx(-tiles[0]["area"])
-    assert not seeing.report(str(real), str(fake), COLOURS, seeing.Settings(paired="no", images=1))[0]["paired"]
+    for paired in ("no", "auto"):  # photo000, photo001, ... may be anybody's
+        assert not seeing.report(str(real), str(fake), COLOURS, seeing.Settings(paired=paired, images=1))[0]["paired"]
 
 
-def test_names_that_are_only_numbers_are_no_pairs_unless_asked_for() -> None:
+def test_names_that_only_count_are_no_pairs_unless_asked_for() -> None:
+    for form in ("img_{:04d}.png", "cat/seed{}.jpg", "out-{:03d}_rgb.png"):
+        counted = [form.format(i) for i in range(3)]
+        assert seeing_gallery.pair_names(counted, counted, "auto") == [] and len(seeing_gallery.pair_names(counted, counted, "yes")) == 3
+    folders = ["cat/001.png", "dog/001.png"]
+    assert seeing_gallery.pair_names(folders, folders, "auto") == []
+    streets = ["0001TP_006690.png", "0006R0_f00930.png", "Seq05VD_f00000.png"]
+    assert len(seeing_gallery.pair_names(streets, streets, "auto")) == 3
     numbers = [f"{i:05d}.png" for i in range(3)]
     assert seeing_gallery.pair_names(numbers, numbers, "auto") == []
     assert seeing_gallery.pair_names(numbers, numbers[::-1], "yes") == [(0, 2), (1, 1), (2, 0)]
@@ -236,6 +250,15 @@ def test_classes_that_only_the_generator_draws_are_named(tmp_path: Path) -> None
     assert report["histogram"]["classes"] == ["sky"]
 
 
+def test_one_stray_pixel_is_in_the_table_and_makes_no_headline() -> None:
+    real, fake = np.tile([0.5, 0.5, 0.0], (40, 1)), np.tile([0.5, 0.5, 0.0], (40, 1))
+    real[::2] = fake[::2] = [0.4, 0.6, 0.0]
+    fake[0] = [0.4 - 1e-4, 0.6, 1e-4]
+    report = seeing.compare(real, fake, ["wall", "sky", "hat"], resamples=100)
+    assert next(entry for entry in report["classes"] if entry["name"] == "hat")["verdict"] == "only fake"
+    assert [line["kind"] for line in report["headline"]] == ["none"] and "none is shown to differ" in report["headline"][0]["text"]
+
+
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     good = str(write_images(tmp_path / "good", 4, lambda i: i))
     one, none = write_images(tmp_path / "one", 1, lambda i: i), tmp_path / "none"
@@ -255,6 +278,12 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path:
         with pytest.raises((ValueError, FileNotFoundError), match=said):
             seeing.seeing(*arguments, tmp_path / "out", seeing.Settings(**options))
         assert not (tmp_path / "out").exists()
+    for remote in ("gs://bucket/report", Path("gs://bucket/report")):
+        with pytest.raises(ValueError, match="gs:/+bucket/report is not a folder of this machine"):
+            seeing.seeing(str(tmp_path / "absent"), good, COLOURS, remote)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match="cannot write to .*file/report.*: name another folder with --out"):
+        seeing.seeing(good, good, COLOURS, tmp_path / "file" / "report")
     with pytest.raises(ValueError, match="is not empty and holds no earlier report"):
         seeing.seeing(good, good, COLOURS, tmp_path / "full")
     assert (tmp_path / "full" / "precious.txt").read_text() == "mine" and len(list((tmp_path / "full").iterdir())) == 1
