@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ class Segmenter:
 
     def __post_init__(self) -> None:
         # Tables and files go by name; published lists have the same one twice (two kinds of screen), which would hide one of them.
-        first = {name: k for k, name in reversed(list(enumerate(self.classes)))}
-        names = tuple(name if first[name] == k else f"{name} ({k})" for k, name in enumerate(self.classes))
+        # Half a surrogate pair, which JSON can spell, is no text: it cannot be written or printed.
+        names = tuple(name.encode("utf-8", "replace").decode() for name in self.classes)
+        first = {name: k for k, name in reversed(list(enumerate(names)))}
+        names = tuple(name if first[name] == k else f"{name} ({k})" for k, name in enumerate(names))
         object.__setattr__(self, "classes", names)
 
 
@@ -46,8 +49,13 @@ def open_segmenter(spec: str) -> Segmenter:
     """The segmenter that `spec` names, see ``KINDS``.
 
     A user's own is ``package.module:name``, found as Python finds modules, in the current folder too: a ``Segmenter``, a function without
-    required arguments that returns one, or a function uint8 [N, H, W, 3] -> int [N, h, w] with an attribute ``classes`` (names; and, where
-    it wants one, ``size``, (height, width)).
+    required arguments that returns one, or a function uint8 [N, H, W, 3] -> int [N, h, w] with attributes:
+
+      classes: names of the labels 0, 1, ...
+      size: (height, width) of the images that it wants; without it any.
+      identity: text that changes whenever the function would label otherwise, for instance the digest or the version of the weights that it
+        reads. Tallies and scores are remembered under it and under the text of the function's module; without it, whoever changes anything
+        else (weights, settings, another module) has to say ``--no-cache`` (``jaxgan seeing``: ``--cache none``).
 
     Raises:
       FileNotFoundError: a workdir, a file or weights that are not there. ValueError: no such segmenter, or not one.
@@ -152,39 +160,52 @@ def on_devices(run: Callable[[Any, Any], Any], params: Any) -> Callable[[np.ndar
 
 def _own(module: str, name: str) -> Segmenter:
     here = os.getcwd()
-    added = here not in sys.path
-    if added:
-        sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        with _searched(here):
+            found: Any = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"segmenter {module}:{name}: the module {module!r} cannot be imported ({error}); use {KINDS}") from error
-    finally:
-        if added:
-            sys.path.remove(here)
     file = getattr(found, "__file__", None)
     for part in name.split("."):
         if not hasattr(found, part):
             raise ValueError(f"segmenter {module}:{name}: {module} has no {part!r}")
         found = getattr(found, part)
     if isinstance(found, Segmenter):
-        return _guarded(found)
+        return _guarded(found, here)
     if not callable(found):
         raise ValueError(f"segmenter {module}:{name} is a {type(found).__name__}, not a function")
     classes = getattr(found, "classes", None)
     if classes is None:
-        made = _made(found, f"{module}:{name}")
-        return _guarded(made)
+        with _searched(here):
+            made = _made(found, f"{module}:{name}")
+        return _guarded(made, here)
     if isinstance(classes, str) or not all(isinstance(entry, str) for entry in classes):
         raise ValueError(f"segmenter {module}:{name}: its attribute classes is {classes!r}; it must be the names of the labels 0, 1, ...")
+    own = getattr(found, "identity", "")
+    if not isinstance(own, str):
+        rule = "it must be text, for instance a digest of its weights"
+        raise ValueError(f"segmenter {module}:{name}: its attribute identity is {own!r}; {rule}")
     # What the function computes cannot be told from outside; the text of its module stands for it, and of the one that it was defined in.
     defined = getattr(sys.modules.get(getattr(found, "__module__", None) or type(found).__module__), "__file__", None)
     content = b"".join(Path(one).read_bytes() for one in dict.fromkeys([file, defined]) if one and os.path.isfile(one))
-    identity = hashlib.sha256(f"{module}:{name}\n".encode() + content).hexdigest()
+    identity = hashlib.sha256(f"{module}:{name}\n{own}\n".encode("utf-8", "surrogatepass") + content).hexdigest()
     size = getattr(found, "size", None)
     if size is not None and not (len(size) == 2 and min(size) > 0):
         raise ValueError(f"segmenter {module}:{name}: its attribute size is {size!r}; it must be (height, width)")
-    return _guarded(Segmenter(f"{module}:{name}", tuple(classes), found, tuple(size) if size else None, identity))
+    return _guarded(Segmenter(f"{module}:{name}", tuple(classes), found, tuple(size) if size else None, identity), here)
+
+
+@contextlib.contextmanager
+def _searched(folder: str) -> Iterator[None]:
+    """Modules are looked for in this folder too, first, as Python does for a script in it."""
+    added = folder not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if added and folder in sys.path:
+            sys.path.remove(folder)
 
 
 def _made(function: Callable, spec: str) -> Segmenter:
@@ -203,11 +224,12 @@ def _made(function: Callable, spec: str) -> Segmenter:
     return made
 
 
-def _guarded(segmenter: Segmenter) -> Segmenter:
-    """A user's segmenter whose answers are checked: integers [N, h, w] that are labels."""
+def _guarded(segmenter: Segmenter, folder: str) -> Segmenter:
+    """A user's segmenter whose answers are checked: integers [N, h, w] that are labels. What it imports late is found in `folder` too."""
 
     def label(images: np.ndarray) -> np.ndarray:
-        maps = np.asarray(segmenter.label(images))
+        with _searched(folder):
+            maps = np.asarray(segmenter.label(images))
         if maps.ndim != 3 or len(maps) != len(images) or maps.dtype.kind not in "iu":
             given = f"{maps.dtype} {list(maps.shape)} for {len(images)} images"
             raise ValueError(f"the segmenter {segmenter.name} gives {given}; it must give integers [N, h, w]")

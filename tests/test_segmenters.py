@@ -97,15 +97,40 @@ def test_classes_of_one_name_are_told_apart():
     assert made.classes == ("screen", "sky", "screen (2)")
 
 
+def test_names_that_are_no_text_become_printable():
+    made = Segmenter("mine", ("sky\ud800", "sky\udfff", "帽子"), bright, None, "1")  # as JSON may spell them
+    assert made.classes == ("sky?", "sky? (1)", "帽子")
+
+
+def test_a_functions_own_identity_is_part_of_the_segmenters(module):
+    def label(images):
+        return bright(images)
+
+    label.classes = ("dark", "bright")
+    module.label, found = label, set()
+    for text in (None, "weights 1", "weights 2"):
+        if text is not None:
+            label.identity = text
+        found.add(open_segmenter("own:label").identity)
+    assert len(found) == 3
+    label.identity = 3
+    with pytest.raises(ValueError, match="its attribute identity is 3; it must be text"):
+        open_segmenter("own:label")
+
+
 def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "my_segmenter.py").write_text(
-        "import numpy as np\ndef label(images):\n    return np.zeros(images.shape[:3], int)\nlabel.classes = ('all',)\n"
+        "import numpy as np\ndef label(images):\n    import my_helper\n    return np.full(images.shape[:3], my_helper.ANSWER)\n"
+        "label.classes = ('a', 'b')\n"
     )
+    (tmp_path / "my_helper.py").write_text("ANSWER = 1\n")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    first = open_segmenter("my_segmenter:label").identity
-    assert sys.path == before and len(first) == 64
-    del sys.modules["my_segmenter"]
+    segmenter = open_segmenter("my_segmenter:label")
+    monkeypatch.chdir("/")
+    assert (segmenter.label(images()) == 1).all()  # what it imports when it runs is found too
+    assert sys.path == before and len(segmenter.identity) == 64
+    del sys.modules["my_segmenter"], sys.modules["my_helper"]
 
 
 def test_a_function_that_a_package_hands_on_is_known_by_its_own_text(tmp_path, monkeypatch):
