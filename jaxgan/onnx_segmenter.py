@@ -20,6 +20,10 @@ from jaxgan.onnx_files import first_line, open_session
 
 MAX_CLASSES = 65_536
 MAX_TEXT = 2**20
+MAX_BATCH = 1024
+"""Images at once of a network that fixes their number."""
+MAX_PIXELS = 2**28
+"""Of such a batch: 3 GB as float32."""
 TRIAL_SIZE = (256, 256)
 """Height and width of the first, blank image where neither the file nor the caller gives a size."""
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8}
@@ -191,8 +195,13 @@ class Network:
             raise ValueError(f"{path} wants uint8 images: value_range, mean and std have no meaning for it")
         self.layout = _input_layout(inputs[0].shape, options.get("layout"), path)
         sides = [inputs[0].shape[self.layout.index(side)] for side in "HW"]
-        self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
+        first = inputs[0].shape[0]
+        self.batch = first if isinstance(first, int) and first > 0 else None
         self.size = self._wanted_size(options.get("size"), sides)
+        height, width = self.size or TRIAL_SIZE
+        if self.batch is not None and (self.batch > MAX_BATCH or self.batch * height * width > MAX_PIXELS):
+            wanted = f"{self.batch:,} images of {height} x {width} pixels at once"
+            raise ValueError(f"{path} wants {wanted}; at most {MAX_BATCH:,}, of {MAX_PIXELS:,} pixels together, are given: export it anew")
 
         outputs = [x.name for x in self.session.get_outputs()]
         self.output = options.get("output", outputs[0])

@@ -154,6 +154,8 @@ def test_class_names_from_files_and_numbers(tmp_path):
         ({}, {"std": [1, 0, 1]}, "std = .* above 0"),
         ({}, {"value_range": [1, 1]}, "value_range"),
         ({}, {"size": [8, 0]}, "size"),
+        ({"shape": (1025, 3, 8, 8)}, {}, "wants 1,025 images of 8 x 8 pixels at once; at most 1,024"),
+        ({"shape": (1024, 3, 16384, 16384)}, {}, "wants 1,024 images of 16384 x 16384 pixels at once"),
         ({}, {"channels": "grb"}, "'rgb' or 'bgr'"),
         ({"shape": (1, 3, 6, 7)}, {"layout": "NHWC"}, "which side has the three channels"),
         ({}, {"providers": ["NoSuchProvider"]}, "has no NoSuchProvider here; it has .*CPUExecutionProvider"),
