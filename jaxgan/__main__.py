@@ -185,6 +185,7 @@ def seeing(argv: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, default=8, help="images segmented at a time (default 8)")
     parser.add_argument("--cache", default="", metavar="DIR", help="where segmented sources are remembered; 'none': nowhere")
     options = parser.parse(argv)
+    from jaxgan import files
     from jaxgan.segmenters import open_segmenter
     from jaxgan.systems import seeing as system
     from jaxgan.systems.seeing_files import text
@@ -193,6 +194,7 @@ def seeing(argv: Sequence[str]) -> int:
     given = {key: value for key, value in vars(options).items() if key not in ("real", "fake", "segmenter", "out", "classes", "cache")}
     cache = None if options.cache == "none" else options.cache or cache_folder()
     settings = system.Settings(**given, classes=tuple(options.classes), cache=cache)
+    files.local_folder(options.out)  # said before a network is read
     segmenter = open_segmenter(options.segmenter)
     report = system.seeing(options.real, options.fake, segmenter, options.out, settings, say=lambda line: print(line, file=sys.stderr))
     print(f"{text(report)}\n\nreport: {os.path.join(options.out, 'report.html')}")

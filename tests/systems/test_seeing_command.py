@@ -36,6 +36,7 @@ def test_the_command_prints_the_result_writes_the_report_and_remembers_what_it_s
         ("--real scenes:32 --fake scenes:32 --segmenter labels --out {room}/out --batch 0", "batch is 0; it must be at least 1"),
         ("--real scenes:32 --fake scenes:32 --segmenter labels --out {room}/out --smaple 3", "unknown option --smaple"),
         ("--real scenes:32 --fake scenes:32 --out {room}/out", "--segmenter"),
+        ("--real scenes:32 --fake scenes:32 --segmenter onnx:absent --out gs://bucket/out", "gs://bucket/out is not a folder"),
     ],
 )
 def test_mistakes_are_named_in_one_line_and_nothing_is_written(argv, said, tmp_path: Path, capsys, monkeypatch) -> None:
