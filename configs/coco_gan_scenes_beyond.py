@@ -4,8 +4,8 @@ Reproduces: nothing published; it shows the post-training of COCO-GAN's section 
 Command:    jaxgan train configs/coco_gan_scenes_beyond.py --workdir runs/beyond --run.start runs/scenes
             jaxgan sample runs/beyond --out runs/beyond/larger.png --beyond 1 1
 Hardware:   2 CPU cores.
-Measured:   whole images of 48x48, seam statistic 2.23 on 64 (their inner 32x32 alone: 1.98, before post-training 1.74). Sky and ground go on
-            past the borders; the outer patches of objects are poor, left ones repeat suns, right ones white spots.
+Measured:   whole images of 48x48, seam statistic 2.23 on 64 (their inner 32x32 alone: 1.98, before post-training 1.74). Sky and ground go
+            on past the borders; the outer patches of objects are poor, left ones repeat suns, right ones white spots.
 
 The networks are those of coco_gan_scenes.py; fakes are drawn one micro patch past the borders too, the coordinate error weighs a hundred
 times what it did in training, as in the published configuration, and the learning rates are the published ones: the generator only adapts.
