@@ -44,6 +44,8 @@ def plain(*names: str) -> Iterator[None]:
         "upsample_convolve": lambda x, k: layers.convolve(layers.upsample(x), k),
         "convolve_pool": lambda x, k: layers.average_pool(layers.convolve(x, k)),
     }
+    for form in forms.values():
+        form.fun = form  # the folded forms' gradients ask each other for it
     kept = {name: getattr(layers, name) for name in names}
     try:
         for name in names:
