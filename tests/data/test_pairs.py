@@ -113,7 +113,7 @@ def test_three_good_pairs_among_hostile_ones(tmp_path, capsys):
     np.testing.assert_allclose(facts["frequency"], expected, atol=1e-6)
     assert json.loads((tmp_path / "out" / "rejects.json").read_text()) == report.rejects
     assert "rejected" in capsys.readouterr().err
-    assert sources.open_images(str(tmp_path / "out")).classes == ("sky", "road", "car")
+    assert sources.open_images(str(tmp_path / "out")).classes == ("sky", "road", "car", "void")
 
 
 def test_maps_are_resized_by_repetition_at_the_place_of_the_image(tmp_path):
