@@ -5,6 +5,7 @@ What cannot be read is named in a report with the reason, so that no training ru
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -98,29 +99,44 @@ def import_folder(
     kept = [name for name in files if share(name) >= test_share]
 
     started = time.monotonic()
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
     rejects: dict[str, str] = {}
     digest = hashlib.sha256()
-    try:
-        partial.mkdir(parents=True)
+    with building(out, rejects, len(files)) as partial:
         made, counts = _write(partial, source, {"train": kept, "test": held}, settings, rejects, digest)
         height, width = settings.size
         seconds = time.monotonic() - started
         shape = (height, width, channels)
         report = Report(os.fspath(out), counts["train"], counts.get("test", 0), shape, digest.hexdigest(), rejects, seconds)
         facts = {**dataclasses.asdict(report), "settings": dataclasses.asdict(settings), "source": os.fspath(source)}
-        facts["rejects"] = len(facts.pop("rejects"))
-        del facts["folder"]
-        (made / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-        (made / "rejects.json").write_text(json.dumps(rejects, indent=1, ensure_ascii=True) + "\n")
-        made.rename(out)
+        finish(made, out, facts, rejects)
+    return report
+
+
+@contextlib.contextmanager
+def building(out, rejects: dict[str, str], total: int) -> Iterator:
+    """A folder beside `out` in which an import is made; in the end it is gone, and `rejects` of `total` files are printed.
+
+    Raises OSError, saying that `out` was not written, for any other OSError inside.
+    """
+    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
     except OSError as error:
         raise OSError(f"{os.fspath(out)!r} was not written: {error}; make room or name another folder") from error
     finally:
         if partial.exists():
             partial.rmtree()
-        print_rejects(rejects, len(files))
-    return report
+        print_rejects(rejects, total)
+
+
+def finish(made, out, facts: dict[str, object], rejects: dict[str, str]) -> None:
+    """Writes facts.json (of the rejects their number alone, and not the folder's own name) and rejects.json; then `made` becomes `out`."""
+    facts = {**facts, "rejects": len(rejects)}
+    del facts["folder"]
+    (made / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (made / "rejects.json").write_text(json.dumps(rejects, indent=1, ensure_ascii=True) + "\n")
+    made.rename(out)
 
 
 def check(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -107,25 +106,14 @@ def import_pairs(
     splits = {split: found for split in SPLITS if (found := [pair for pair in pairs if pair.split == split])}
 
     started = time.monotonic()
-    partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    try:
-        partial.mkdir(parents=True)
+    with folders.building(out, rejects, total) as partial:
         tallies = {split: Tally() for split in splits}
         digest = hashlib.sha256()
         made = _write(partial, source, labels, splits, settings, (classes, void), rejects, digest, tallies)
         report = _report(os.fspath(out), settings, classes, void, tallies, digest.hexdigest(), rejects, time.monotonic() - started)
         facts = {**dataclasses.asdict(report), "settings": dataclasses.asdict(settings), "source": os.fspath(source)}
-        facts |= {"labels": os.fspath(labels), "rejects": len(rejects), "count": report.counts.get("train", 0)}
-        del facts["folder"]
-        (made / "facts.json").write_text(json.dumps(facts, indent=1) + "\n")
-        (made / "rejects.json").write_text(json.dumps(rejects, indent=1, ensure_ascii=True) + "\n")
-        made.rename(out)
-    except OSError as error:
-        raise OSError(f"{os.fspath(out)!r} was not written: {error}; make room or name another folder") from error
-    finally:
-        if partial.exists():
-            partial.rmtree()
-        folders.print_rejects(rejects, total)
+        facts |= {"labels": os.fspath(labels), "count": report.counts.get("train", 0)}
+        folders.finish(made, out, facts, rejects)
     return report
 
 
