@@ -62,7 +62,8 @@ def unpickle(
     """
     try:
         return _Machine(calls, persistent, build).run(file)
-    except (IndexError, KeyError, TypeError, AttributeError, AssertionError, OverflowError, UnicodeError, RecursionError) as error:
+    except (IndexError, KeyError, TypeError, AttributeError, AssertionError, OverflowError, UnicodeError, RecursionError, Warning) as error:
+        # A warning, of damaged escapes in text, arrives here only where warnings are errors.
         raise ValueError(f"the pickle is damaged: {type(error).__name__} {error}") from error
 
 
