@@ -19,6 +19,40 @@ def wasserstein_generator(fake: jax.Array) -> jax.Array:
     return -fake.mean()
 
 
+def logistic_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """mean softplus(D(fake)) + mean softplus(-D(real)): cross-entropy on logits (Goodfellow et al., NeurIPS 2014, equation 1)."""
+    return jax.nn.softplus(fake).mean() + jax.nn.softplus(-real).mean()
+
+
+def nonsaturating_generator(fake: jax.Array) -> jax.Array:
+    """mean softplus(-D(fake)) (Goodfellow et al., NeurIPS 2014, section 3)."""
+    return jax.nn.softplus(-fake).mean()
+
+
+def saturating_generator(fake: jax.Array) -> jax.Array:
+    """-mean softplus(D(fake)): the generator's side of the same game, with small gradients where D is sure (equation 1, as above)."""
+    return -jax.nn.softplus(fake).mean()
+
+
+def hinge_discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
+    """mean max(0, 1 - D(real)) + mean max(0, 1 + D(fake)) (Lim and Ye, 2017); the generator's side is ``wasserstein_generator``."""
+    return jax.nn.relu(1.0 - real).mean() + jax.nn.relu(1.0 + fake).mean()
+
+
+def squared_slopes(critic: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Sum of squares of d sum D(x) / dx for each image [B, H, W, C] -> [B].
+
+    gamma / 2 times its mean is R1 on real images, R2 on fakes (Mescheder et al., ICML 2018, section 4.1).
+    """
+    gradient = jax.grad(lambda x: critic(x).sum())(images)
+    return jnp.square(gradient).sum((1, 2, 3))
+
+
+def drift(real: jax.Array) -> jax.Array:
+    """mean D(real)^2, which keeps a Wasserstein critic's scores near 0; weight 0.001 (Karras et al., ICLR 2018, appendix A.1)."""
+    return jnp.square(real).mean()
+
+
 def safe_norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
     """Euclidean norm whose gradient at 0 is 0 instead of NaN; the same value everywhere."""
     square = jnp.sum(x * x, axis)
