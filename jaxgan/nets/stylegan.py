@@ -170,8 +170,13 @@ def draw_noise(network: Generator, key: jax.Array, n: int) -> dict[str, jax.Arra
     """Fresh noise for n images: {'layer00': [n, 4, 4], ..., N(0, 1)}; empty for a generator without noise."""
     if not network.noise:
         return {}
-    sides = {f"layer{i:02d}": network.side(i) for i in range(network.layers)}
-    return {name: jax.random.normal(jax.random.fold_in(key, i), (n, side, side)) for i, (name, side) in enumerate(sides.items())}
+    sides = [network.side(i) for i in range(network.layers)]
+    drawn = jax.random.normal(key, (n, sum(side * side for side in sides)))
+    maps, start = {}, 0
+    for i, side in enumerate(sides):
+        maps[f"layer{i:02d}"] = drawn[:, start : start + side * side].reshape(n, side, side)
+        start += side * side
+    return maps
 
 
 def split_lod(lod: float) -> tuple[int, float | None]:

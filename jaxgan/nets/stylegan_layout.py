@@ -177,10 +177,13 @@ def layout(network: Generator) -> dict[str, dict[str, dict[str, Leaf]]]:
 def initialise(key: jax.Array, leaves: Tree) -> Tree:
     """float32 arrays for a layout: normal where a deviation is given, else constant."""
     flat, structure = jax.tree.flatten(leaves)
-    arrays = [
-        leaf.deviation * jax.random.normal(jax.random.fold_in(key, i), leaf.shape) if leaf.deviation else jnp.full(leaf.shape, leaf.fill)
-        for i, leaf in enumerate(flat)
-    ]
+    sizes = [math.prod(leaf.shape) if leaf.deviation else 0 for leaf in flat]
+    drawn = jax.random.normal(key, (sum(sizes),))  # one draw: compiling fifty of them takes ten seconds
+    arrays, start = [], 0
+    for leaf, size in zip(flat, sizes, strict=True):
+        part = drawn[start : start + size].reshape(leaf.shape) * leaf.deviation if size else jnp.full(leaf.shape, leaf.fill)
+        arrays.append(part)
+        start += size
     return jax.tree.unflatten(structure, arrays)
 
 
