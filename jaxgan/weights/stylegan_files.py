@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ _OTHERS = {
     "tensorflow": "a pickle with TensorFlow objects",
     "jax": "a pickle with JAX objects",
 }
-_WANTED = "only pickles of StyleGAN (2019) are read, such as karras2019stylegan-ffhq-1024x1024.pkl"
+WANTED = "only pickles of StyleGAN (2019) are read, such as karras2019stylegan-ffhq-1024x1024.pkl"
 
 
 class Pickled(NamedTuple):
@@ -78,11 +80,11 @@ def read_stylegan(path: str | Path) -> Networks:
         if network.version > 3:
             raise ValueError(
                 f"{path} holds networks of StyleGAN2 (format {network.version}; {place} is built by {network.function}), which has other "
-                f"layers; {_WANTED}"
+                f"layers; {WANTED}"
             )
         built = "D_basic" if place == "D" else "G_style"
         if network.function != built:
-            raise ValueError(f"{path}: {place} is built by {network.function}, that of StyleGAN by {built}; {_WANTED}")
+            raise ValueError(f"{path}: {place} is built by {network.function}, that of StyleGAN by {built}; {WANTED}")
         if place != "D" and network.version == 3 and set(network.components) != {"mapping", "synthesis"}:
             raise ValueError(f"{path}: {place} has the components {sorted(network.components)}, not mapping and synthesis")
     return networks
@@ -91,18 +93,25 @@ def read_stylegan(path: str | Path) -> Networks:
 def read_networks(path: str | Path) -> Networks:
     """As ``read_stylegan``, whatever the networks are: also those of StyleGAN2 and StyleGAN2-ADA for TensorFlow (format 4 and above)."""
     path = Path(path).expanduser()
+    with open_pickle(path, WANTED) as view:
+        return networks_in(view, path, WANTED)
+
+
+@contextmanager
+def open_pickle(path: Path, wanted: str) -> Iterator[mmap.mmap]:
+    """A file that begins like a pickle; ValueError that says what it is where it does not, and then what is `wanted`."""
     what = kind(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(2048)
         if "pickle" not in what or head[:1] != b"\x80":
             page = "an HTML page (a site's page was saved in place of the file: download the file itself)"
-            raise ValueError(f"{path} is {page if head.lstrip().startswith(b'<') else what}, not a StyleGAN pickle; {_WANTED}")
+            raise ValueError(f"{path} is {page if head.lstrip().startswith(b'<') else what}, not a StyleGAN pickle; {wanted}")
         if size > MAX_BYTES:
             raise ValueError(f"{path} has {size:,} bytes; at most {MAX_BYTES:,} are read")
         # Mapped, a length that the file does not have is cut to what is there, instead of asking for memory.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            return _networks(view, path, size)
+            yield view
 
 
 class _Network:
@@ -114,7 +123,9 @@ class _Network:
         self.state: dict[Any, Any] | None = None
 
 
-def _networks(view: mmap.mmap, path: Path, size: int) -> Networks:
+def networks_in(view: mmap.mmap, path: Path, wanted: str) -> Networks:
+    """The three networks of the pickle in `view`; `wanted` ends the errors about other files."""
+    size = len(view)
     numpy = NumpyPickles(size)
 
     def build(value: Any, state: Any) -> Any:
@@ -131,19 +142,19 @@ def _networks(view: mmap.mmap, path: Path, size: int) -> Networks:
         if rest:
             raise ValueError(f"{rest:,} bytes follow the end of its pickle")
         if isinstance(value, _Network):
-            raise ValueError(f"it holds one network, {_Reading(size).network(value).name}, and not three (G, D, Gs); {_WANTED}")
+            raise ValueError(f"it holds one network, {Reading(size).network(value).name}, and not three (G, D, Gs); {wanted}")
         if type(value) not in (tuple, list) or len(value) != 3 or not all(isinstance(part, _Network) for part in value):
-            raise ValueError(f"it holds {_what(value)}, not three networks (G, D, Gs); {_WANTED}")
-        reading = _Reading(size)
+            raise ValueError(f"it holds {describe(value)}, not three networks (G, D, Gs); {wanted}")
+        reading = Reading(size)
         return Networks(*(reading.network(part) for part in value))
     except Refused as error:
         other = next((words for start, words in _OTHERS.items() if error.name.startswith(start)), "")
-        raise ValueError(f"{path}: {error}" + (f" ({other}; {_WANTED})" if other else "")) from error
+        raise ValueError(f"{path}: {error}" + (f" ({other}; {wanted})" if other else "")) from error
     except ValueError as error:
         raise ValueError(f"{path} is not an intact StyleGAN pickle: {error}") from error
 
 
-class _Reading:
+class Reading:
     """Networks from their states, within the limits of one file."""
 
     def __init__(self, size: int) -> None:
@@ -153,14 +164,14 @@ class _Reading:
 
     def network(self, value: Any, depth: int = 0) -> Pickled:
         if not isinstance(value, _Network) or value.state is None:
-            raise ValueError(f"{_what(value)} where a network should be")
+            raise ValueError(f"{describe(value)} where a network should be")
         self.networks_left -= 1
         if depth > 3 or self.networks_left < 0:
             raise ValueError("its networks contain each other, or are more than 64")
         state = value.state
         version = state.get("version")
         if type(version) is not int or not 2 <= version <= 99:
-            raise ValueError(f"a network of format {version if type(version) is int and abs(version) < 2**31 else _what(version)}")
+            raise ValueError(f"a network of format {version if type(version) is int and abs(version) < 2**31 else describe(version)}")
         source = state.get("build_module_src")
         if type(source) is not str:
             raise ValueError("a network without the text of its source")
@@ -168,13 +179,13 @@ class _Reading:
         if type(options) is not dict or type(parts) is not dict:
             raise ValueError("a network whose options or components are no dict")
         return Pickled(
-            name=_name(state.get("name")),
-            function=_name(state.get("build_func_name")),
+            name=name_of(state.get("name")),
+            function=name_of(state.get("build_func_name")),
             version=version,
             static_kwargs=self.plain(options),
             variables=self.variables(state.get("variables")),
-            components={_name(key): self.network(part, depth + 1) for key, part in parts.items()},
-            source_sha256=hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest(),
+            components={name_of(key): self.network(part, depth + 1) for key, part in parts.items()},
+            source_sha256=digest(source),
         )
 
     def variables(self, pairs: Any) -> dict[str, np.ndarray]:
@@ -184,15 +195,17 @@ class _Reading:
         for pair in pairs:
             if type(pair) not in (tuple, list) or len(pair) != 2 or not isinstance(pair[1], Numbers) or pair[1].value is None:
                 raise ValueError("a variable that is not a name and an array")
-            name, array = _name(pair[0]), pair[1].value
-            self.arrays_left -= 1
-            self.bytes_left -= array.nbytes
-            if self.arrays_left < 0 or self.bytes_left < 0:
-                raise ValueError(f"its variables are more than {MAX_ARRAYS:,}, or of more than four times the bytes of the file")
-            if name in found:
-                raise ValueError(f"two variables are named {name}")
-            found[name] = array
+            self.add(found, name_of(pair[0]), pair[1].value)
         return found
+
+    def add(self, found: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
+        self.arrays_left -= 1
+        self.bytes_left -= array.nbytes
+        if self.arrays_left < 0 or self.bytes_left < 0:
+            raise ValueError(f"its variables are more than {MAX_ARRAYS:,}, or of more than four times the bytes of the file")
+        if name in found:
+            raise ValueError(f"two variables are named {name}")
+        found[name] = array
 
     def plain(self, value: Any, depth: int = 0) -> Any:
         """An option's value: plain Python, with the numbers of NumPy scalars."""
@@ -208,17 +221,22 @@ class _Reading:
         if type(value) in (tuple, list):
             return type(value)(self.plain(part, depth + 1) for part in value)
         if type(value) is dict:
-            return {_name(key): self.plain(part, depth + 1) for key, part in value.items()}
-        raise ValueError(f"{_what(value)} among its options")
+            return {name_of(key): self.plain(part, depth + 1) for key, part in value.items()}
+        raise ValueError(f"{describe(value)} among its options")
 
 
-def _name(value: Any) -> str:
+def digest(source: str) -> str:
+    """sha256 of a network's source, all that is kept of it."""
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def name_of(value: Any) -> str:
     if type(value) is not str or not _NAME.fullmatch(value) or ".." in value:
-        raise ValueError(f"{ascii(value[:80]) if type(value) is str else _what(value)} where a name should be")
+        raise ValueError(f"{ascii(value[:80]) if type(value) is str else describe(value)} where a name should be")
     return value
 
 
-def _what(value: Any) -> str:
+def describe(value: Any) -> str:
     """Words for a value; its own text might be endless."""
     if isinstance(value, tuple | list | dict):
         return f"a {type(value).__name__} of {len(value):,} values"

@@ -6,6 +6,7 @@ Both layouts hold a pickle that names, for each tensor, a storage, an offset, a 
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import zipfile
@@ -112,6 +113,34 @@ def read_legacy(path: str | Path) -> dict[str, np.ndarray]:
             raise _named(error, path) from error
 
 
+class Storage(NamedTuple):
+    """A storage with its numbers, as a pickle that ``torch.save`` did not write holds it."""
+
+    about: _Storage
+    numbers: np.ndarray
+
+    def tensor(self, offset: Any, size: Any, stride: Any) -> np.ndarray:
+        """The tensor at `offset`, of `size` and `stride` counted in numbers; ValueError where it leaves the storage."""
+        return _strided(self.numbers, _tensor(self.about, offset, size, stride))
+
+
+def read_storage(data: bytes) -> Storage:
+    """The one storage that is the whole of a legacy file in memory; ValueError where it is damaged or something else."""
+    file = io.BytesIO(data)
+    if file.read(len(MAGIC)) != MAGIC:
+        raise ValueError("the pickle is damaged: a storage does not begin like a legacy torch file")
+    version, system = unpickle(file, {}), unpickle(file, {})
+    storage, keys = _load(file), unpickle(file, {})
+    if version != 1001 or not isinstance(system, dict) or not isinstance(storage, _Storage) or type(keys) is not list or len(keys) != 1:
+        raise ValueError("the pickle is damaged: a storage is not what the legacy torch layout has")
+    little = system.get("little_endian", True) is not False
+    numbers = data[file.tell() + 8 :]
+    count = int.from_bytes(data[file.tell() : file.tell() + 8], "little" if little else "big", signed=True)
+    if count != storage.count or len(numbers) != count * _width(storage.dtype):
+        raise ValueError(f"the pickle is damaged: a storage of {storage.count:,} numbers has {len(numbers):,} bytes")
+    return Storage(storage, _numbers(numbers, storage.dtype, "<" if little else ">"))
+
+
 def _places(view: Any, keys: list[str], storages: dict[str, _Storage], order: Any, path: Path) -> dict[str, tuple[int, int]]:
     """(start, bytes) of each storage: they follow each other in the order of `keys`, each after its count of numbers."""
     places, position = {}, view.tell()
@@ -215,7 +244,8 @@ def _tensors(value: Any, path: Path) -> dict[str, _Tensor]:
 
 def _arrays(tensors: dict[str, _Tensor], content: Callable[[_Storage], bytes], order: str, path: Path) -> dict[str, np.ndarray]:
     arrays, storages = {}, {}
-    for name, (storage, offset, size, stride) in tensors.items():
+    for name, tensor in tensors.items():
+        storage = tensor.storage
         if storage.key not in storages:
             data = content(storage)
             if len(data) != storage.count * _width(storage.dtype):
@@ -224,13 +254,18 @@ def _arrays(tensors: dict[str, _Tensor], content: Callable[[_Storage], bytes], o
         dtype, numbers = storages[storage.key]
         if dtype != storage.dtype or numbers.size != storage.count:
             raise ValueError(f"{path}: storage {storage.key!r} is {dtype} for one tensor and {storage.dtype} for another")
-        part = numbers[storage.start + offset :]
-        # The step along a side of one number is never taken, and may be any number.
-        strides = tuple(step * part.itemsize if length > 1 else 0 for length, step in zip(size, stride, strict=True))
-        # The bounds were checked in _tensor: as_strided itself would read beyond the buffer.
-        view = np.lib.stride_tricks.as_strided(part, size, strides, writeable=False) if math.prod(size) else np.zeros(size, part.dtype)
-        arrays[name] = view.copy()
+        arrays[name] = _strided(numbers, tensor).copy()
     return arrays
+
+
+def _strided(numbers: np.ndarray, tensor: _Tensor) -> np.ndarray:
+    part = numbers[tensor.storage.start + tensor.offset :]
+    if not math.prod(tensor.size):
+        return np.zeros(tensor.size, part.dtype)
+    # The step along a side of one number is never taken, and may be any number.
+    strides = tuple(step * part.itemsize if length > 1 else 0 for length, step in zip(tensor.size, tensor.stride, strict=True))
+    # The bounds were checked in _tensor: as_strided itself would read beyond the buffer.
+    return np.lib.stride_tricks.as_strided(part, tensor.size, strides, writeable=False)
 
 
 def _numbers(data: bytes, dtype: str, order: str) -> np.ndarray:

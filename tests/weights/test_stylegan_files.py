@@ -130,6 +130,14 @@ def test_official_pickles_give_their_arrays_and_options(shared, tag):
     assert not any(name.partition(".")[0] in ("dnnlib", "tensorflow") for name in sys.modules)
 
 
+@pytest.mark.parametrize("part", [0.01, 0.5, 0.99])
+def test_an_official_pickle_cut_in_the_middle(shared, tmp_path, part):
+    whole = (shared / "golden" / "stylegan_cond.pkl").read_bytes()
+    (tmp_path / "a.pkl").write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(ValueError, match="a.pkl is not an intact StyleGAN pickle: (expected|pickle exhausted)"):
+        read_stylegan(tmp_path / "a.pkl")
+
+
 @pytest.mark.parametrize("tag", ["train_init", "train_fade_init"])
 def test_networks_are_known_by_their_place_and_not_by_their_name(shared, tag, official):
     path = shared / "golden" / f"stylegan_{tag}.pkl"
@@ -339,6 +347,9 @@ def test_a_file_cut_anywhere_is_a_value_error_that_names_it(tmp_path, official):
         (tmp_path / "a.pkl").write_bytes(whole[:length])
         with pytest.raises(ValueError, match=str(tmp_path / "a.pkl")):
             read_stylegan(tmp_path / "a.pkl")
+    (tmp_path / "a.pkl").write_bytes(whole[:-1] + b"0.")
+    with pytest.raises(ValueError, match="0 values are left at its end"):
+        read_stylegan(tmp_path / "a.pkl")
     (tmp_path / "a.pkl").write_bytes(whole + b"\n")
     with pytest.raises(ValueError, match="1 bytes follow the end"):
         read_stylegan(tmp_path / "a.pkl")
