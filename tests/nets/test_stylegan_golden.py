@@ -18,7 +18,8 @@ from jaxgan import losses
 from jaxgan.nets import layers, stylegan, stylegan_discriminator, stylegan_variables
 
 CODES, IMAGES, SCORES, GRADIENTS = 1e-5, 5e-5, 1e-5, 2e-4
-TAGS = ("cond", "small", "r128")
+# Compiling the gradients of the larger two takes more than 20 s each.
+TAGS = ("cond", pytest.param("small", marks=pytest.mark.slow), pytest.param("r128", marks=pytest.mark.slow))
 
 
 def nhwc(array):
