@@ -55,12 +55,21 @@ def distance(params: Mapping[str, Any], real: jax.Array, fake: jax.Array, *, pre
     """
     if real.shape != fake.shape:
         raise ValueError(f"LPIPS compares images of one shape; real {real.shape}, fake {fake.shape}")
-    maps = [
-        vgg.features(params["vgg"], vgg.scale_imagenet(images.astype(jnp.float32)), TAPS, precision=precision) for images in (real, fake)
-    ]
-    total = jnp.zeros(real.shape[0], jnp.float32)
+    return compare_maps(params, maps(params, real, precision=precision), maps(params, fake, precision=precision))
+
+
+@functools.partial(jax.jit, static_argnames="precision")
+def maps(params: Mapping[str, Any], images: jax.Array, *, precision: str = "highest") -> dict[str, jax.Array]:
+    """What the distance compares, for an image that is compared often: [N, H, W, 3] in [-1, 1] -> {tap: [N, h, w, C]}, float32."""
+    found = vgg.features(params["vgg"], vgg.scale_imagenet(images.astype(jnp.float32)), TAPS, precision=precision)
+    return {tap: _unit(features) for tap, features in found.items()}
+
+
+def compare_maps(params: Mapping[str, Any], real: Mapping[str, jax.Array], fake: Mapping[str, jax.Array]) -> jax.Array:
+    """``distance`` [N] from the ``maps`` of both images."""
+    total = jnp.zeros(real[TAPS[0]].shape[0], jnp.float32)
     for tap in TAPS:
-        difference = jnp.square(_unit(maps[0][tap]) - _unit(maps[1][tap]))
+        difference = jnp.square(real[tap] - fake[tap])
         # a sum of products, not a matrix product: no device rounds it below float32
         total += (difference * params["linear"][tap]).sum(-1).mean((1, 2))
     return total
