@@ -341,17 +341,19 @@ def weights(argv: Sequence[str]) -> int:
         print(list_weights())
     elif command == "import":
         parser = Parser("jaxgan weights import", description="checks a file of a published network and puts it where commands find it")
-        parser.add_argument("name", help="a name of `jaxgan weights list`, or the family of a generator (coco-gan)")
-        parser.add_argument("file", help="safetensors, .npz, .pth or .h5; a folder that holds it; its https:// address")
+        parser.add_argument("name", help="a name of `jaxgan weights list`, or a family of generators: coco-gan, stylegan, mobile-stylegan")
+        parser.add_argument("file", help="safetensors, .npz, .pth, .h5 or .pkl (stylegan); a folder that holds it; its https:// address")
         parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
-        parser.add_argument("--config", help="generators only: the config file whose sizes the file's variables have")
+        parser.add_argument("--config", help="coco-gan only: the config file whose sizes the file's variables have")
         options = parser.parse(argv)
         from jaxgan.weights import KNOWN, about, find, import_generator, import_weights
+        from jaxgan.weights.generators import importable
 
-        if options.out or options.config:
-            if not (options.out and options.config):
-                parser.error("a generator needs both --out (the folder to make) and --config (its sizes)")
-            print(import_generator(options.name, options.file, options.out, load_config(options.config)))
+        if not options.out and (options.config or options.name in importable()):
+            parser.error("a generator needs --out, the folder to make")
+        if options.out:
+            experiment = load_config(options.config) if options.config else None
+            print(import_generator(options.name, options.file, options.out, experiment))
         else:
             copy = import_weights(options.name, options.file)
             print(copy)

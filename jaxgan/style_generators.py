@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ class StyleGenerator(NamedTuple):
     w_size: int
     rows: int
     row_sides: tuple[int, ...]
-    """For each row of a code, the side in pixels of the activation that it styles."""
+    """For each row of a code, the side in pixels of the layer that it styles."""
     arrays: Tree
     map_latents: Callable[..., Array]
     """``map_latents(arrays, z [N, Z]) -> w [N, W]``; a third argument gives one-hot labels to a generator that has them."""
@@ -79,6 +79,8 @@ def style_generator(generator: Any, where: Any = "the generator") -> StyleGenera
 def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> StyleGenerator:
     """A ``StyleGenerator`` of a StyleGAN: ``nets.stylegan.Generator``, {'mapping', 'synthesis'} and {'w_avg', 'noise'}.
 
+    ``state`` may hold 'lod', the level of detail that growing has reached.
+
     Raises:
       ValueError: a network without styles (configurations A and B of the paper's table 1).
     """
@@ -87,17 +89,19 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
     if not network.styles:
         raise ValueError("this StyleGAN was built without styles (styles false), so it has no codes of several rows")
     folded, folded_params = stylegan.fold(network, params)
+    # A run that still grows makes its images at the level of detail it has reached, doubled up to R.
+    level, fade = stylegan.split_lod(float(state.get("lod", 0.0)))
+    names = tuple(f"layer{i:02d}" for i in range(network.layers - 2 * level - (0 if fade is None else 2)))
 
-    def layer(name: str) -> int:
-        if name not in names:
-            raise ValueError(f"no activation {name!r} to go on from: this generator has {names[0]} to {names[-1]}")
-        return names.index(name)
+    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], start: tuple[int, Array] | None = None) -> Array:
+        return stylegan.synthesise(folded, arrays["params"], codes, noise, level=level, fade=fade, start=start)
 
     def resume(arrays: Tree, start: tuple[str, Array], codes: Array, noise: Mapping[str, Array]) -> Array:
         name, activation = start
-        return stylegan.synthesise(folded, arrays["params"], codes, noise, start=(layer(name), activation))
+        if name not in names:
+            raise ValueError(f"no activation {name!r} to go on from: this generator has {names[0]} to {names[-1]}")
+        return synthesise(arrays, codes, noise, (names.index(name), activation))
 
-    names = tuple(f"layer{i:02d}" for i in range(network.layers))
     return StyleGenerator(
         family="stylegan",
         digest=digest,
@@ -106,14 +110,44 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
         w_size=network.w_size,
         rows=network.rows,
         row_sides=tuple(network.side(i) for i in range(network.layers)),
-        arrays={"params": folded_params, "state": {"w_avg": state["w_avg"], "noise": dict(state.get("noise", {}))}},
+        arrays={"params": folded_params, "w_avg": state["w_avg"], "noise": dict(state.get("noise", {}))},
         map_latents=lambda arrays, z, labels=None: stylegan.map_latents(folded, arrays["params"], z, labels),
-        w_avg=lambda arrays: arrays["state"]["w_avg"],
-        noise=lambda arrays: arrays["state"]["noise"],
-        synthesise=lambda arrays, codes, noise: stylegan.synthesise(folded, arrays["params"], codes, noise),
+        w_avg=lambda arrays: arrays["w_avg"],
+        noise=lambda arrays: arrays["noise"],
+        synthesise=synthesise,
         activation_names=names,
         activations=lambda arrays, codes, noise, names: stylegan.activations(folded, arrays["params"], codes, noise, names),
         resume=resume,
+    )
+
+
+def of_mobile_stylegan(params: Tree, state: Tree, digest: str = "") -> StyleGenerator:
+    """A ``StyleGenerator`` of a MobileStyleGAN: the trees of ``nets.mobile_stylegan``, and {'w_avg', 'noise'}."""
+    from jaxgan.nets import mobile_stylegan
+
+    names = mobile_stylegan.rows(mobile_stylegan.layers_of(params))
+
+    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], start: tuple[str, Array] | None = None) -> Array:
+        return mobile_stylegan.synthesise(arrays["params"], codes, noise, start=start)
+
+    return StyleGenerator(
+        family="mobile_stylegan",
+        digest=digest,
+        resolution=mobile_stylegan.resolution_of(params),
+        latent_size=params["mapping"]["dense0"]["kernel"].shape[0],
+        w_size=params["synthesis"]["conv1"]["modulation_kernel"].shape[0],
+        rows=len(names),
+        row_sides=tuple(
+            mobile_stylegan.side_of(name) if name != "to_img" else mobile_stylegan.resolution_of(params) // 2 for name in names
+        ),
+        arrays={"params": params, "w_avg": state["w_avg"], "noise": dict(state["noise"])},
+        map_latents=lambda arrays, z: mobile_stylegan.map_latents(arrays["params"], z),
+        w_avg=lambda arrays: arrays["w_avg"],
+        noise=lambda arrays: arrays["noise"],
+        synthesise=synthesise,
+        activation_names=names,
+        activations=lambda arrays, codes, noise, names: mobile_stylegan.activations(arrays["params"], codes, noise, names),
+        resume=lambda arrays, start, codes, noise: synthesise(arrays, codes, noise, start),
     )
 
 
@@ -129,7 +163,10 @@ def _stylegan(generator: Any, params: Tree, state: Tree, digest: str, where: Any
 
 
 def _mobile_stylegan(generator: Any, params: Tree, state: Tree, digest: str, where: Any) -> StyleGenerator:
-    raise ValueError(f"{where}: generators of the family {generator.family} cannot be opened")
+    import jax
+    import jax.numpy as jnp
+
+    return of_mobile_stylegan(*jax.tree.map(jnp.asarray, (params, state)), digest)
 
 
 def _check(params: Tree, layout: Tree, where: Any) -> None:

@@ -23,16 +23,19 @@ def import_generator(family: str, path: str | Path, out: str | Path, experiment:
     """Turns published variables of a generator into a generator on disk.
 
     Args:
-      family: 'coco-gan': ``jaxgan.systems.coco_gan_import.import_variables(config, variables)`` gives its params and model.
-      path: ``.npz``, ``.safetensors`` or what else ``jaxgan.weights.read`` reads, with the published variable names.
+      family: 'coco-gan': ``jaxgan.systems.coco_gan_import.import_variables(config, variables)`` gives its params and model. 'stylegan':
+        ``jaxgan.systems.stylegan_import.import_file(path)`` gives (config, params, model), for such a file holds its configuration.
+      path: the published file; for 'coco-gan' ``.npz``, ``.safetensors`` or what else ``jaxgan.weights.read`` reads, with the published
+        variable names.
       out: the folder to make.
-      experiment: its model is the configuration of the published run; the variables do not tell the size of the full image.
+      experiment: its model is the configuration of the published run, where the file does not hold it.
 
     Returns:
       One sentence that says what was written.
 
     Raises:
       ValueError: no such family, no or another family's configuration, variables that do not fit; nothing is written.
+      FileExistsError: the folder holds something.
     """
     import jax
 
@@ -42,17 +45,38 @@ def import_generator(family: str, path: str | Path, out: str | Path, experiment:
     module = family.replace("-", "_")
     name = f"jaxgan.systems.{module}_import"
     if not module.isidentifier() or (name not in sys.modules and importlib.util.find_spec(name) is None):
-        raise ValueError(f"{family!r} is no family of generators that can be imported; one is coco-gan")
-    if experiment is None or configure.system_name(experiment.model) != module:
-        raise ValueError(f"the variables do not hold their configuration: give the config of the run, --config configs/{module}_....py")
+        raise ValueError(f"{family!r} is no family of generators that can be imported; {', '.join(importable())} are")
+    importer = importlib.import_module(name)
     path = Path(path).expanduser()
-    variables = {key: value for key, value in read(path).items() if value.dtype.kind in "fiub"}
-    check_finite(variables, path)
-    trained = importlib.import_module(name).import_variables(experiment.model, variables)
-    flat, _ = jax.tree_util.tree_flatten_with_path({"params": trained.params, "model": trained.model})
+    _check_empty(out)
+    if hasattr(importer, "import_file"):
+        if experiment is not None:
+            raise ValueError(f"a file of the family {family} holds its configuration: leave --config out")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist or is not a file")
+        config, params, model = importer.import_file(path)
+        experiment, what = configure.Experiment(model=config), f"{path}"
+    else:
+        if experiment is None or configure.system_name(experiment.model) != module:
+            raise ValueError(f"the variables do not hold their configuration: give the config of the run, --config configs/{module}_....py")
+        variables = {key: value for key, value in read(path).items() if value.dtype.kind in "fiub"}
+        check_finite(variables, path)
+        trained = importer.import_variables(experiment.model, variables)
+        params, model, what = trained.params, trained.model, f"the {len(variables)} variables of {path}"
+    flat, _ = jax.tree_util.tree_flatten_with_path({"params": params, "model": model})
     arrays = {"/".join(str(key.key) for key in keys): np.asarray(leaf) for keys, leaf in flat}
     save_generator(out, module, configure.to_json(experiment)["model"], arrays, {"file": path.name, "sha256": checksum(path)})
-    return f"{out}: a {module} generator of {len(arrays)} arrays from the {len(variables)} variables of {path}"
+    return f"{out}: a {module} generator of {len(arrays)} arrays from {what}"
+
+
+def importable() -> list[str]:
+    """Families of generators for which ``jaxgan.systems`` has an import, as the command line names them."""
+    import pkgutil
+
+    import jaxgan.systems
+
+    modules = (module.name for module in pkgutil.iter_modules(jaxgan.systems.__path__))
+    return sorted(name.removesuffix("_import").replace("_", "-") for name in modules if name.endswith("_import"))
 
 
 def save_generator(
@@ -70,10 +94,9 @@ def save_generator(
     Raises:
       ValueError: arrays that are not numeric or not finite. FileExistsError: the folder holds something.
     """
-    from etils import epath
     from safetensors.numpy import save
 
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # ascontiguousarray would give a scalar an axis
     if not arrays:
         raise ValueError("a generator without arrays is not saved: there would be nothing to load")
     for name, array in arrays.items():
@@ -84,9 +107,7 @@ def save_generator(
     about = {"family": family, "config": dict(config), "provenance": dict(provenance), "sha256": hashlib.sha256(data).hexdigest()}
     about["arrays"] = {name: [str(array.dtype), list(array.shape)] for name, array in sorted(arrays.items())}
     text = json.dumps(about, indent=1, allow_nan=False)
-    folder = epath.Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists and is not an empty folder: choose another, or remove it first")
+    folder = _check_empty(folder)
     if "://" in str(folder):
         # An object store has no rename of folders; a generator without its JSON is not one, so that comes last.
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,6 +123,16 @@ def save_generator(
         os.replace(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_empty(folder: Any) -> Any:
+    """``epath.Path`` of a folder that is not there yet, or empty; FileExistsError for another."""
+    from etils import epath
+
+    folder = epath.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} exists and is not an empty folder: choose another, or remove it first")
+    return folder
 
 
 def load_generator(folder: Any) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
