@@ -52,3 +52,18 @@ def bilinear(length: int, wanted: int) -> np.ndarray:
     """Linear interpolation with half-pixel centres and repeated borders, no antialiasing: [wanted, length], float64; rows sum to 1."""
     centre = np.clip((np.arange(wanted) + 0.5) * (length / wanted) - 0.5, 0, length - 1)
     return np.maximum(0.0, 1 - np.abs(centre[:, None] - np.arange(length)))
+
+
+def bilinear_antialias(length: int, wanted: int) -> np.ndarray:
+    """Linear interpolation whose hat is widened by the ratio when it shrinks: [wanted, length], float64; rows sum to 1."""
+    ratio = length / wanted
+    centre = (np.arange(wanted) + 0.5) * ratio - 0.5
+    matrix = np.maximum(0.0, 1 - np.abs(centre[:, None] - np.arange(length)) / max(ratio, 1.0))
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def area(length: int, wanted: int) -> np.ndarray:
+    """Means over the part of the line that each result covers, samples as boxes of length 1: [wanted, length], float64; rows sum to 1."""
+    edges, start = np.linspace(0.0, length, wanted + 1), np.arange(length)
+    covered = np.minimum(edges[1:, None], start + 1) - np.maximum(edges[:-1, None], start)
+    return np.maximum(covered, 0.0) * (wanted / length)
