@@ -268,7 +268,7 @@ def _step(state, frozen, targets, step, move, loss, tx, after, stop):
         kept_at=jnp.where(stopped, jnp.where(valued, step, jnp.maximum(step - 1, 0)), state.kept_at),
         reference=reference,
         waited=waited,
-        best=_select(lower, state.variables, state.best),
+        best=None if state.best is None else _select(lower, state.variables, state.best),
         best_loss=jnp.where(lower, values, state.best_loss),
         best_at=jnp.where(lower, step, state.best_at),
     )
@@ -309,7 +309,7 @@ def _finished(state: Run) -> Run:
         status=jnp.where(failed, FAILED, state.status),
         stopped_at=jnp.where(failed, step, state.stopped_at),
         kept_at=jnp.where(failed, max(step - 1, 0), state.kept_at),
-        best=_select(lower, state.variables, state.best),
+        best=None if state.best is None else _select(lower, state.variables, state.best),
         best_loss=jnp.where(lower, values, state.best_loss),
         best_at=jnp.where(lower, step, state.best_at),
     )
