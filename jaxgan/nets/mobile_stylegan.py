@@ -26,15 +26,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxgan.nets.layers import at_least_float32, convolve
+from jaxgan.nets.mobile_stylegan_layers import depthwise, inverse_haar, leaky_relu, modulated_pointwise
 from jaxgan.nets.mobile_stylegan_variables import params as params
 from jaxgan.nets.mobile_stylegan_variables import stored_noise as stored_noise
-from jaxgan.nets.windows import depthwise
 
 Tree = Any
 
 EPSILON = 1e-8
-SLOPE = 0.2
-"""Of the leaky rectifiers, in both networks."""
 GAIN = 2.0**0.5
 """Of the mapping network's rectifiers; those of the synthesis network have none."""
 
@@ -74,23 +72,9 @@ def side_of(name: str, first: int = 4) -> int:
     return first if name == "conv1" else first << (int(name[5:].split("_")[0]) + 1)
 
 
-def inverse_haar(bands: jax.Array) -> jax.Array:
-    """Four wavelet bands to the image of twice the side: [N, H, W, 4 C] -> [N, 2H, 2W, C].
-
-    Channels are the bands one after another: mean a, then b (down the rows), c (along the columns), d (both). Pixels of a 2x2 block:
-    (a + b + c + d) / 2, (a + b - c - d) / 2 in the upper row, (a - b + c - d) / 2, (a - b - c + d) / 2 in the lower. Orthonormal.
-    """
-    batch, height, width, channels = bands.shape
-    a, b, c, d = jnp.split(bands * jnp.asarray(0.5, bands.dtype), 4, -1)
-    upper, lower, right_upper, right_lower = a + b, a - b, c + d, c - d
-    up = jnp.stack([upper + right_upper, upper - right_upper], 3)
-    down = jnp.stack([lower + right_lower, lower - right_lower], 3)
-    return jnp.stack([up, down], 2).reshape(batch, 2 * height, 2 * width, channels // 4)
-
-
 def style(p: Mapping, w: jax.Array) -> jax.Array:
-    """Factors of an operator's input channels: [N, W] -> [N, 1, 1, C]."""
-    return (w @ p["modulation_kernel"] + p["modulation_bias"])[:, None, None]
+    """Factors of an operator's input channels: [N, W] -> [N, C]."""
+    return w @ p["modulation_kernel"] + p["modulation_bias"]
 
 
 def map_latents(params: Tree, z: jax.Array) -> jax.Array:
@@ -105,7 +89,7 @@ def map_latents(params: Tree, z: jax.Array) -> jax.Array:
         raise ValueError(f"latents of shape {z.shape}; this generator takes [N, {size}]")
     x = z * jax.lax.rsqrt(jnp.square(z).mean(1, keepdims=True) + EPSILON)
     for i in range(len(p)):
-        x = jax.nn.leaky_relu(x @ p[f"dense{i}"]["kernel"] + p[f"dense{i}"]["bias"], SLOPE) * jnp.asarray(GAIN, x.dtype)
+        x = leaky_relu(x @ p[f"dense{i}"]["kernel"] + p[f"dense{i}"]["bias"]) * jnp.asarray(GAIN, x.dtype)
     return x
 
 
@@ -122,18 +106,19 @@ def extend(params: Tree, w: jax.Array) -> jax.Array:
 def _operate(params: Tree, name: str, x: jax.Array | None, w: jax.Array, noise: Mapping[str, jax.Array]) -> jax.Array:
     """One modulated operator: the activation before it (None: the constant) and its row of codes [N, W] -> its activation."""
     p = params["synthesis"][name]
+    factors = style(p, w)
     if name == "conv1":
         constant = params["synthesis"]["constant"].astype(w.dtype)
-        x = convolve(constant * style(p, w), p["kernel"])
+        x = convolve(constant * factors[:, None, None], p["kernel"])
     elif name.endswith("_up"):
-        return inverse_haar(x * style(p, w))
+        return inverse_haar(x * factors[:, None, None])
     elif name == "to_img":
-        return convolve(x * style(p, w), p["kernel"]) + p["bias"]
+        return modulated_pointwise(x, factors, p["kernel"]) + p["bias"]
     else:
-        x = convolve(depthwise(x * style(p, w), p["depthwise"]), p["pointwise"])
+        x = modulated_pointwise(depthwise(x, p["depthwise"]), factors, p["pointwise"])
     maps = noise[name].astype(x.dtype)
     maps = maps if maps.ndim == 3 else maps[None]
-    return jax.nn.leaky_relu(x + maps[..., None] + p["bias"], SLOPE)
+    return leaky_relu(x + maps[..., None] + p["bias"])
 
 
 def _check(params: Tree, codes: jax.Array) -> tuple[str, ...]:
@@ -144,9 +129,7 @@ def _check(params: Tree, codes: jax.Array) -> tuple[str, ...]:
     return names
 
 
-def synthesise(
-    params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], *, start: tuple[str, jax.Array] | None = None
-) -> jax.Array:
+def synthesise(params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], *, start: tuple[str, jax.Array] | None = None) -> jax.Array:
     """Images [N, R, R, 3] (about [-1, 1], not clipped) from extended codes.
 
     Args:
@@ -167,9 +150,7 @@ def synthesise(
     return inverse_haar(at_least_float32(x))
 
 
-def activations(
-    params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], names: Sequence[str] | None = None
-) -> dict[str, jax.Array]:
+def activations(params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], names: Sequence[str] | None = None) -> dict[str, jax.Array]:
     """What the operators give, by name [N, side, side, C]; 'to_img' is the twelve bands of the image.
 
     ``names``: which ones (None: all); nothing behind the last one is computed. Channels that go into wavelets are band after band.
