@@ -23,6 +23,8 @@ SUMMARY = {
     "evaluate": "FID, KID, precision and recall, FSD, LPIPS, ... of two sources: folders, sets, workdirs",
     "seeing": "what does a generator leave out? class statistics of real and fake images, FSD, and a report page",
     "segment": "label maps and overlays of a source's images; IoU where it has labels of its own",
+    "embed": "photos as codes of a style-based generator (Image2StyleGAN), many at once; the same command again goes on",
+    "edit": "morph, cross over, transfer expressions, mix styles: pictures and films of codes that `embed` or `sample` wrote",
     "data": "import a folder of images, or show what a source holds",
     "weights": "list, import and verify files of published networks",
     "doctor": "what is on this machine; does this config fit that topology",
@@ -223,6 +225,43 @@ def segment(argv: Sequence[str]) -> int:
     return 0
 
 
+def embed(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan embed",
+        description="Finds a code for each photo with which a style-based generator draws it (Abdal et al., ICCV 2019), and writes\n"
+        "OUT/NAME/code.safetensors, target.png, result.png, history.csv, and for all OUT/embed.json and OUT/sheet.png.",
+        epilog="^C saves and leaves. A photo's code does not depend on the photos beside it.",
+    )
+    from jaxgan.systems import image2stylegan_arguments as arguments
+
+    arguments.add(parser)
+    options, rest = arguments.read(parser.parse(argv))
+    options.resolved()  # said before anything is read
+    from jaxgan.systems import image2stylegan_command as command
+    from jaxgan.systems.image2stylegan import Interrupted
+
+    out = rest["out"]
+    try:
+        found = command.run(**rest, options=options, say=lambda line: print(line, file=sys.stderr))
+    except Interrupted as stopped:
+        print(f"{out}: {stopped}; the same command goes on from there", file=sys.stderr)
+        return 130
+    print(command.report(found, out))
+    return 0
+
+
+def edit(argv: Sequence[str]) -> int:
+    command, argv = _choose("edit", argv, ("morph", "crossover", "transfer", "mixing", "truncation"))
+    from jaxgan import edit as editing
+
+    shape = editing.COMMANDS[command]
+    count = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    prog = f"jaxgan edit {command} {editing.CODES[command]}"
+    options = parse_fields(shape, argv[count:], prog, [field.name for field in dataclasses.fields(shape)])
+    print(editing.run(command, argv[:count], options))
+    return 0
+
+
 def data(argv: Sequence[str]) -> int:
     command, argv = _choose("data", argv, ("import", "show"))
     if command == "import":
@@ -391,6 +430,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "evaluate": evaluate,
     "segment": segment,
     "seeing": seeing,
+    "embed": embed,
+    "edit": edit,
     "data": data,
     "weights": weights,
     "doctor": doctor,
