@@ -1,0 +1,300 @@
+"""`jaxgan embed`: photos in batches, from the first check to the sheet; the same command goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan import code_files, files, invert, perceptual, stopping
+from jaxgan.progress import bar
+from jaxgan.style_generators import StyleGenerator, open_style_generator, renderer
+from jaxgan.systems import image2stylegan as method
+from jaxgan.systems import image2stylegan_files as output
+from jaxgan.systems import image2stylegan_photos as reading
+from jaxgan.systems import image2stylegan_sheet as pictures
+from jaxgan.systems.image2stylegan_codes import given_codes
+from jaxgan.systems.image2stylegan_options import Options
+from jaxgan.systems.image2stylegan_photos import Photo
+
+LPIPS_SIDE = 256
+"""LPIPS is measured at most at this side, by means over pixels."""
+FRAMES = 150
+"""Most pictures in a stage of a film."""
+STATUS_SECONDS = 30.0
+SAVE_SECONDS = 60.0
+
+
+def run(
+    generator: Any,
+    images: Sequence[Any],
+    out: Any,
+    options: Options,
+    *,
+    vgg: Any = None,
+    mask: Any = None,
+    other: Any = None,
+    skip_bad: bool = False,
+    networks: method.Networks | None = None,
+    check_alignment: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Embeds photos and writes the folder `out`, see ``image2stylegan_files``; returns what embed.json holds.
+
+    Args:
+      generator: a generator folder or workdir, or a ``StyleGenerator``.
+      images: files and folders.
+      out: a new folder, or one in which the same run was stopped.
+      vgg: file of VGG-16; default the named weights. networks: in its place.
+      mask, other: folders with a file of each photo's name (image2stylegan++).
+      skip_bad: leave out photos that cannot be read, and list them; else one of them is an error.
+      check_alignment: warn of faces that do not lie where those of FFHQ do.
+      say: told what happens, for people.
+
+    Raises:
+      ValueError, FileNotFoundError, OSError: before anything is written. image2stylegan.Interrupted: ^C; the state is saved.
+    """
+    options = options.resolved()
+    place = files.local_folder(out)
+    style = generator if isinstance(generator, StyleGenerator) else open_style_generator(generator)
+    found = reading.find(images)
+    photos, rejects = reading.check(found, style.resolution, options)
+    if rejects and (not skip_bad or not photos):
+        listed = "; ".join(f"{path}: {why}" for path, why in list(rejects.items())[:5])
+        more = f"; and {len(rejects) - 5} more" if len(rejects) > 5 else ""
+        remedy = "" if not photos else " (--skip-bad embeds the others)"
+        raise ValueError(f"{len(rejects)} of {len(found)} photos cannot be read: {listed}{more}{remedy}")
+    masks = reading.companions(mask, photos, "mask") if mask is not None else None
+    others = reading.companions(other, photos, "other") if other is not None else None
+    starts = _starts(style, options, photos)
+    networks = networks if networks is not None else method.open_networks(options, vgg)
+    problem = method.prepare(style, options, networks)
+    _check_companions(options, masks, others)
+    about = {
+        "format": output.FORMAT,
+        "program": _program(),
+        "state": "unfinished",
+        "generator": {"path": str(generator) if style is not generator else "", **_facts(style)},
+        "options": options.as_json(),
+        "networks": dict(networks.about),
+        "side": problem.side,
+        "lpips_side": min(problem.side, LPIPS_SIDE),
+        "photos": [{"name": p.name, "path": str(p.path), "sha256": p.digest, "size": list(p.size)} for p in photos],
+        "companions": {"mask": _digests(masks), "other": _digests(others), "start": _start_digests(starts)},
+        "rejects": rejects,
+        "warnings": [],
+        "table": [],
+    }
+    earlier = output.check(place, about)
+    if earlier is not None and earlier["state"] == "finished" and all(output.is_done(place, photo, style) for photo in photos):
+        say(f"{place}: already finished")
+        return earlier
+    for path, why in rejects.items():
+        say(f"left out: {path}: {why}")
+    if check_alignment:
+        from jaxgan.systems.image2stylegan_alignment import warnings_of
+
+        about["warnings"] = warnings_of(photos, options)
+        for line in about["warnings"]:
+            say(f"warning: {line}")
+    output.write_mark(place, about)
+    groups = [list(part) for part in _split(photos, options.batch)]
+    with stopping.Stop() as stop:
+        for number, group in enumerate(groups):
+            if all(output.is_done(place, photo, style) for photo in group):
+                continue
+            index = [photos.index(photo) for photo in group]
+            _embed_group(
+                place, style, problem, group,
+                None if starts is None else {key: _take(value, index) for key, value in starts.items()},
+                None if masks is None else [masks[i] for i in index],
+                None if others is None else [others[i] for i in index],
+                f"batch {number + 1} of {len(groups)}", stop, say,
+            )  # fmt: skip
+    return output.finish(place, about, photos, style)
+
+
+def _embed_group(place, style, problem, group, start, masks, others, title, stop, say) -> None:
+    options = problem.options
+    images = np.stack([reading.read(photo.path, style.resolution, options)[0] for photo in group])
+    mask = None if masks is None else np.stack([reading.read(path, style.resolution, options, 1)[0] for path in masks]) / np.float32(255)
+    other = None if others is None else np.stack([reading.read(path, style.resolution, options)[0] for path in others])
+    saved = output.group_folder(place, group)
+    clock = _Clock(saved / "seconds.json")
+    total = sum(stage.steps for stage in problem.stages)
+    shown = [0]
+    every = {stage.name: max(1, stage.steps // FRAMES) for stage in problem.stages}
+    chunk = min([10 if jax.default_backend() == "cpu" else 50, *(every.values() if options.film else ())])
+    before = {stage.name: sum(s.steps for s in problem.stages[:k]) for k, stage in enumerate(problem.stages)}
+    with bar(f"{title}, steps", total) as advance:
+
+        def watch(stage: method.Stage, now: invert.Run, draw: Callable[[], np.ndarray]) -> bool:
+            done = before[stage.name] + now.step
+            advance(done - shown[0])
+            shown[0] = done
+            if options.film and (now.step % (-(-every[stage.name] // chunk) * chunk) == 0 or now.step == stage.steps):
+                _write_frame(saved, stage.name, now.step, draw())
+            if clock.due():
+                loss = now.history["loss"][-1]
+                say(f"{title}, {stage.name}: step {now.step:,} of {stage.steps:,}, loss {np.mean(loss):.4g}, {clock.total():.0f} s")
+            clock.write()
+            return now.step < stage.steps and stop(now.step)
+
+        found = method.embed(
+            style, images, problem=problem, digests=[photo.digest for photo in group], start=start, mask=mask, other=other,
+            saved=saved, watch=watch, chunk=chunk, save_seconds=SAVE_SECONDS,
+        )  # fmt: skip
+    mean = np.asarray(problem.frozen["mean"])
+    distances = _lpips(problem, found)
+    full = renderer(style, batch=1)
+    for i, photo in enumerate(group):
+        result = output.numbers(found, i, mean, distances[i], clock.total() / len(group))
+        about = code_files.about_generator(
+            style, space=options.space, method=options.method, options=options.as_json(), networks=dict(problem.networks.about),
+            side=problem.side, photo={"name": photo.name, "sha256": photo.digest}, result=result,
+        )  # fmt: skip
+        whole = None
+        if problem.side < style.resolution:
+            noise = None if found.noise is None else {name: array[i : i + 1] for name, array in found.noise.items()}
+            whole = full(found.codes[i : i + 1], noise)[0]
+        frames = [np.load(path)[i] for path in sorted(saved.glob("frame-*.npy"))] if options.film else []
+        output.write_photo(place, photo, found, i, about, whole, frames)
+
+
+def _write_frame(saved: Path, stage: str, step: int, images: np.ndarray) -> None:
+    import io
+
+    from jaxgan import viz
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([pictures.shrink(image) for image in viz.to_uint8(images)]))
+    files.write_atomic(saved / f"frame-{0 if stage == 'codes' else 1}-{step:08d}.npy", buffer.getvalue())
+
+
+class _Clock:
+    """Seconds spent on a batch, those before an interruption included; and when the next status line is due."""
+
+    def __init__(self, path: Path):
+        self._path, self._begun, self._said = path, time.monotonic(), time.monotonic()
+        self._earlier = json.loads(path.read_text()) if path.exists() else 0.0
+
+    def total(self) -> float:
+        return self._earlier + time.monotonic() - self._begun
+
+    def due(self) -> bool:
+        if time.monotonic() - self._said < STATUS_SECONDS:
+            return False
+        self._said = time.monotonic()
+        return True
+
+    def write(self) -> None:
+        files.write_atomic(self._path, json.dumps(self.total()).encode())
+
+
+def _lpips(problem: method.Problem, found: method.Embedded) -> list[tuple[float | None, float | None]]:
+    """LPIPS of start and result of each image to its photo, as they are written; None where there is no such network."""
+    from jaxgan import viz
+    from jaxgan.metrics import lpips
+
+    count, side = len(found.images), min(problem.side, LPIPS_SIDE)
+    if problem.networks.lpips is None or side < 16:
+        return [(None, None)] * count
+
+    def stored(images: np.ndarray) -> jax.Array:
+        return perceptual.resize(jnp.asarray(viz.to_uint8(images).astype(np.float32) / 127.5 - 1.0), side)
+
+    target = stored(found.targets)
+    values = [np.asarray(lpips.distance(problem.networks.lpips, target, stored(images))) for images in (found.before, found.images)]
+    return [(float(a), float(b)) for a, b in zip(*values, strict=True)]
+
+
+def _split(photos: list[Photo], batch: int) -> list[np.ndarray]:
+    """As few groups of at most `batch` as there may be, of sizes as equal as can be."""
+    count = -(-len(photos) // batch)
+    bounds = [len(photos) * k // count for k in range(count + 1)]
+    return [photos[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def _check_companions(options: Options, masks: Any, others: Any) -> None:
+    if (masks is not None or others is not None) and options.method != "image2stylegan++":
+        raise ValueError(f"--mask and --other belong to --method image2stylegan++, not to {options.method}")
+    compared = options.outside_weight or options.style_weight
+    if masks is None and (others is not None or compared):
+        raise ValueError("what counts outside the mask needs a mask for every photo: name their folder with --mask")
+    if bool(compared) != (others is not None):
+        raise ValueError("--other names images that count outside the mask: give it together with --outside-weight or --style-weight")
+
+
+def _starts(style: StyleGenerator, options: Options, photos: Sequence[Photo]) -> dict[str, Any] | None:
+    """The codes (and noise maps, where all have them) that 'codes:' and 'run:' name, for all photos; None for the other starts.
+
+    Raises:
+      FileNotFoundError: no code for a photo. ValueError: a code of another generator, or one that the space does not hold.
+    """
+    kind, _, path = options.start.partition(":")
+    if kind not in ("codes", "run"):
+        return None
+    place = Path(path).expanduser()
+    if kind == "run" and (not place.is_dir() or output.read_mark(place) is None):
+        raise FileNotFoundError(f"{place} is no output of `jaxgan embed` ({output.MARK}): --start run:DIR goes on from one")
+    if kind == "codes" and (place.is_file() or (place / "code.safetensors").is_file()):
+        paths = [place] * len(photos)
+    else:
+        paths = [place / f"{p.name}.safetensors" if (place / f"{p.name}.safetensors").is_file() else place / p.name for p in photos]
+    read: dict[Path, code_files.Code] = {}
+    for where in paths:
+        if where not in read:
+            read[where] = code_files.read_code(where, style)
+    codes = [read[where] for where in paths]
+    found: dict[str, Any] = {"code": np.stack([code.code for code in codes])}
+    given_codes(style, options, found["code"])
+    with_noise = [code.noise is not None for code in codes]
+    if any(with_noise) and not all(with_noise):
+        missing = photos[with_noise.index(False)].name
+        raise ValueError(
+            f"{options.start}: some of its codes have noise maps of their own, and that for {missing} has none: split the photos"
+        )
+    if all(with_noise):
+        found["noise"] = {name: np.stack([code.noise[name] for code in codes]) for name in codes[0].noise}
+    return found
+
+
+def _take(value: Any, index: Sequence[int]) -> Any:
+    return jax.tree.map(lambda array: array[np.asarray(index)], value)
+
+
+def _facts(style: StyleGenerator) -> dict[str, Any]:
+    keys = ("family", "digest", "resolution", "rows", "w_size")
+    return {key: getattr(style, key) for key in keys}
+
+
+def _digests(paths: Sequence[Path] | None) -> list[str] | None:
+    from jaxgan.arrays import checksum
+
+    return None if paths is None else [checksum(path) for path in paths]
+
+
+def _start_digests(starts: dict[str, Any] | None) -> str | None:
+    from jaxgan.arrays import arrays_checksum
+
+    if starts is None:
+        return None
+    return arrays_checksum({"code": starts["code"], **starts.get("noise", {})})
+
+
+def _program() -> str:
+    from jaxgan import __version__
+
+    return f"jaxgan {__version__}"
+
+
+def report(run: dict[str, Any], out: Any) -> str:
+    """What is printed at the end."""
+    return f"{output.text(run)}\n\nsheet: {os.path.join(os.fspath(out), 'sheet.png')}"

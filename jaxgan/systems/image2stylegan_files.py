@@ -1,0 +1,210 @@
+"""What `jaxgan embed` leaves behind: a folder for each photo, embed.json with the table, the sheet; and how a stopped run goes on.
+
+OUT/NAME/ holds code.safetensors, target.png, start.png and result.png (as compared), full.png (where that is smaller than what the
+generator makes), history.csv and film.mp4 (on request); every one of these folders is whole or absent. OUT/.search/ holds the state of
+unfinished batches.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxgan import code_files, files, films, viz
+from jaxgan.style_generators import StyleGenerator
+from jaxgan.systems import image2stylegan_sheet as pictures
+from jaxgan.systems.image2stylegan import Embedded
+from jaxgan.systems.image2stylegan_photos import Photo
+
+MARK = "embed.json"
+FORMAT = "jaxgan embedding 1"
+SEARCH = ".search"
+CHANGEABLE = ("batch",)
+"""Options that the same command may have otherwise when it goes on: they change no code."""
+
+
+def read_mark(out: Path) -> dict[str, Any] | None:
+    """The embed.json of a folder, or None where there is none. ValueError: it is something else."""
+    path = out / MARK
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if found["format"] == FORMAT:
+            return found
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise ValueError(f"{path} is not one that `jaxgan embed` wrote; name another folder with --out")
+
+
+def check(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Whether `out` can take a run: None where it is new, the earlier embed.json where the same run goes on.
+
+    Raises:
+      ValueError: it holds another run (names what differs), or other files. OSError: it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names the folder that shall hold the codes")
+    earlier = read_mark(out) if out.is_dir() else None
+    if earlier is None and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no earlier run ({MARK}); name a new folder with --out")
+    if earlier is not None and (other := difference(earlier, run)):
+        raise ValueError(f"{out} holds another run ({other}); name another folder with --out, or remove that one first")
+    size = run["generator"]["resolution"] ** 2 * 3
+    rule = files.Refusal("the codes take up to", "or name a folder on another disk with --out", "name another folder with --out")
+    files.check_writable(out, 4 * size * len(run["photos"]) + 2**20, rule)
+    return earlier
+
+
+def difference(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The first thing in which two runs differ, in words; empty where they are the same."""
+    generators = [one["generator"]["digest"] for one in (earlier, run)]
+    if generators[0] != generators[1]:
+        return f"its generator is sha256 {generators[0][:12]}, here it is {generators[1][:12]}"
+    there, here = earlier["options"], json.loads(json.dumps(run["options"]))
+    for key in sorted(here.keys() | there.keys()):
+        if key not in CHANGEABLE and there.get(key) != here.get(key):
+            return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
+    for key in ("networks", "companions"):
+        if earlier[key] != json.loads(json.dumps(run[key])):
+            return f"its {key} are others"
+    there, here = ({photo["name"]: photo["sha256"] for photo in one["photos"]} for one in (earlier, run))
+    for name in [*here, *there]:
+        if there.get(name) != here.get(name):
+            what = "is not among its photos" if name not in there else "is only there" if name not in here else "is another photo there"
+            return f"{name} {what}"
+    return ""
+
+
+def write_mark(out: Path, run: Mapping[str, Any]) -> None:
+    """embed.json, whole or not at all."""
+    files.write_atomic(out / MARK, (json.dumps(run, indent=1, allow_nan=False) + "\n").encode())
+
+
+def is_done(out: Path, photo: Photo, generator: StyleGenerator) -> bool:
+    """Whether the photo's folder is there; it is whole then. ValueError: its code is damaged or of another generator."""
+    path = out / photo.name / "code.safetensors"
+    return path.is_file() and code_files.read_code(path, generator).about["photo"]["sha256"] == photo.digest
+
+
+def group_folder(out: Path, photos: Sequence[Photo]) -> Path:
+    """Where the state of these photos' search is kept."""
+    names = "".join(f"{photo.name}\0{photo.digest}\0" for photo in photos)
+    return out / SEARCH / hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
+def numbers(found: Embedded, i: int, mean: np.ndarray, lpips: Sequence[float | None], seconds: float) -> dict[str, Any]:
+    """The table's row of image i: loss and its parts where the search ended, PSNR of 8 bits, LPIPS, distance to the mean code, steps.
+
+    Args:
+      lpips: of start and result, None where it was not measured.
+      seconds: of the whole search, divided by the images searched at once.
+    """
+    losses = {name: {part: float(rows[kept[i], i]) for part, rows in history.items()} for (name, history), kept in _stages(found)}
+    last = losses[found.history[-1][0]]
+    psnrs = [_psnr(found.targets[i], images[i]) for images in (found.before, found.images)]
+    return {
+        "loss": _finite(last["loss"]),
+        "loss_before": _finite(float(found.history[0][1]["loss"][0, i])),
+        "parts": {name: {part: _finite(value) for part, value in parts.items()} for name, parts in losses.items()},
+        "psnr": psnrs[1],
+        "psnr_before": psnrs[0],
+        "lpips": lpips[1],
+        "lpips_before": lpips[0],
+        "distance": float(np.linalg.norm(found.codes[i] - mean)),
+        "steps": {name: int(kept[i]) for (name, _), kept in _stages(found)},
+        "failed": bool(found.failed[i]),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _stages(found: Embedded) -> list[tuple[tuple[str, dict[str, np.ndarray]], np.ndarray]]:
+    return list(zip(found.history, found.kept, strict=True))
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _psnr(target: np.ndarray, image: np.ndarray) -> float | None:
+    """In dB, of the images as they are written; None for equal ones."""
+    difference = viz.to_uint8(target).astype(np.float64) - viz.to_uint8(image)
+    error = float(np.square(difference).mean())
+    return 10 * float(np.log10(255.0**2 / error)) if error else None
+
+
+def history_csv(found: Embedded, i: int) -> str:
+    """One line for each step of each stage: stage, step, loss, the parts without their weights; up to where the image stopped."""
+    parts = list(dict.fromkeys(part for _, history in found.history for part in history))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["stage", "step", *parts])
+    for (name, history), kept in _stages(found):
+        for step in range(int(kept[i]) + 1):
+            writer.writerow([name, step, *(f"{history[part][step, i]:.7g}" if part in history else "" for part in parts)])
+    return buffer.getvalue()
+
+
+def write_photo(
+    out: Path, photo: Photo, found: Embedded, i: int, about: Mapping[str, Any], full: np.ndarray | None, frames: Sequence[np.ndarray]
+) -> None:
+    """OUT/NAME/, whole or not at all. `full`: uint8 image of the generator's size, where it is larger; `frames`: of the film, or none."""
+    part = out / f".{photo.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        part.mkdir(parents=True)
+        noise = None if found.noise is None else {name: array[i] for name, array in found.noise.items()}
+        code_files.write_code(part / "code.safetensors", found.codes[i], noise=noise, about=about)
+        viz.write_png(part / "target.png", found.targets[i])
+        viz.write_png(part / "result.png", found.images[i])
+        viz.write_png(part / "start.png", found.before[i])
+        if full is not None:
+            viz.write_png(part / "full.png", full)
+        (part / "history.csv").write_text(history_csv(found, i))
+        if frames:
+            beside = pictures.frames_beside(pictures.shrink(viz.to_uint8(found.targets[i])), frames)
+            films.write_film(part / "film.mp4", beside, pictures.RATE)
+        shutil.rmtree(out / photo.name, ignore_errors=True)
+        part.rename(out / photo.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def finish(out: Path, run: dict[str, Any], photos: Sequence[Photo], generator: StyleGenerator) -> dict[str, Any]:
+    """Writes the sheet and the table of all photos, removes the state of the search; returns what embed.json holds."""
+    rows, table = [], []
+    for photo in photos:
+        folder = out / photo.name
+        result = code_files.read_code(folder / "code.safetensors", generator).about["result"]
+        table.append({"name": photo.name, **result})
+        read = (viz.read_png(folder / f"{name}.png") for name in ("target", "start", "result"))
+        rows.append(pictures.Row(photo.name, *(pictures.shrink(picture) for picture in read), result))
+    viz.write_png(out / "sheet.png", pictures.sheet(rows))
+    run = {**run, "state": "finished", "table": table}
+    write_mark(out, run)
+    shutil.rmtree(out / SEARCH, ignore_errors=True)
+    return run
+
+
+def text(run: Mapping[str, Any]) -> str:
+    """The table for a terminal."""
+    width = max([5, *(min(32, len(row["name"])) for row in run["table"])])
+    lines = [f"{'photo':<{width}}  {'loss':>10}  {'PSNR dB':>15}  {'LPIPS':>16}  {'|w - mean|':>10}  {'steps':>9}  {'seconds':>8}"]
+    for row in run["table"]:
+        psnr, lpips = (f"{_short(row[f'{name}_before'], d)} → {_short(row[name], d)}" for name, d in (("psnr", 2), ("lpips", 4)))
+        steps = "+".join(str(count) for count in row["steps"].values())
+        line = f"{row['name'][:width]:<{width}}  {_short(row['loss'], 5):>10}  {psnr:>15}  {lpips:>16}  {row['distance']:>10.2f}"
+        lines.append(f"{line}  {steps:>9}  {row['seconds']:>8.1f}{'  stopped: a number was not finite' if row['failed'] else ''}")
+    return "\n".join(lines)
+
+
+def _short(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
