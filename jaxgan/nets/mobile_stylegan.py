@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgan.nets.layers import at_least_float32, convolve
-from jaxgan.nets.mobile_stylegan_layers import depthwise, inverse_haar, leaky_relu, modulated_pointwise
+from jaxgan.nets.layers import at_least_float32
+from jaxgan.nets.mobile_stylegan_layers import convolve_small, depthwise, inverse_haar, leaky_relu, modulated_pointwise
 from jaxgan.nets.mobile_stylegan_variables import params as params
 from jaxgan.nets.mobile_stylegan_variables import stored_noise as stored_noise
 
@@ -109,7 +109,7 @@ def _operate(params: Tree, name: str, x: jax.Array | None, w: jax.Array, noise: 
     factors = style(p, w)
     if name == "conv1":
         constant = params["synthesis"]["constant"].astype(w.dtype)
-        x = convolve(constant * factors[:, None, None], p["kernel"])
+        x = convolve_small(constant * factors[:, None, None], p["kernel"])
     elif name.endswith("_up"):
         return inverse_haar(x * factors[:, None, None])
     elif name == "to_img":
