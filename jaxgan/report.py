@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,10 +48,21 @@ def read_metrics(path: Any, until: int | None = None) -> list[dict[str, Any]]:
 class Report:
     """The voice of one run. Every process makes one; only the first writes."""
 
-    def __init__(self, workdir: Any, *, steps: int, batch: int, quiet: bool = False, main: bool = True):
+    def __init__(
+        self,
+        workdir: Any,
+        *,
+        steps: int,
+        batch: int,
+        quiet: bool = False,
+        main: bool = True,
+        images: Callable[[int], int] | None = None,
+    ):
+        """``images``: completed steps -> images, where not every step has ``batch`` of them."""
         from rich.console import Console
 
-        self._workdir, self._steps, self._batch, self._main = epath.Path(workdir), steps, batch, main
+        self._workdir, self._steps, self._main = epath.Path(workdir), steps, main
+        self._images = images or (lambda step: step * batch)
         self._console = Console(highlight=False, soft_wrap=True, quiet=quiet or not main)
         self._live, self._board, self._remote, self._began = None, None, None, time.perf_counter()
 
@@ -86,7 +97,7 @@ class Report:
         """
         if not self._main:
             return
-        line: dict[str, Any] = {"step": step, "kimg": step * self._batch / 1000}
+        line: dict[str, Any] = {"step": step, "kimg": self._images(step) / 1000}
         line |= {name: float(value) if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         line["seconds"] = round(time.perf_counter() - self._began, 3)
         line["memory_gb"] = round(timing.memory() / 1e9, 3)
@@ -113,7 +124,7 @@ class Report:
 
     def status(self, line: Mapping[str, Any]) -> str:
         """The status line of a metrics line: kimg, rate, losses, memory and the time that is left."""
-        total = self._steps * self._batch / 1000
+        total = self._images(self._steps) / 1000
         digits = 1 if total >= 10 else 3
         parts = [f"kimg {line['kimg']:.{digits}f}/{total:.{digits}f}"]
         rate = line.get("images_per_second")
@@ -127,7 +138,7 @@ class Report:
         if "mfu" in line:
             parts.append(f"MFU {100 * line['mfu']:.1f} %")
         if rate:
-            parts.append(f"ETA {duration((self._steps - line['step']) * self._batch / rate)}")
+            parts.append(f"ETA {duration((1000 * total - self._images(line['step'])) / rate)}")
         return "  ".join(parts)
 
     def _status(self, text: str) -> None:

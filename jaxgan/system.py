@@ -7,7 +7,7 @@ checkpoint format and one mesh serve all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -59,6 +59,23 @@ class Probe(NamedTuple):
     read: Callable[[Tree], dict[str, float]]
 
 
+class Stage(NamedTuple):
+    """A part of a run with its own step and batch, for systems that grow while they train (``jaxgan.stages``)."""
+
+    name: str
+    """For people: 'fade 32'."""
+    first: int
+    """Completed steps before it; 0 for the first stage."""
+    batch: int
+    """Samples in each of its steps."""
+    step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Any]]]
+    """As ``System.step``."""
+    prepare: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+    """As ``System.prepare``."""
+    enter: Callable[[State], State]
+    """``enter(state) -> state`` before its first step, also of the first stage: for instance fresh optimisers. Shapes stay."""
+
+
 class System(NamedTuple):
     """What ``jaxgan.train`` needs to know of a paper."""
 
@@ -84,6 +101,9 @@ class System(NamedTuple):
     translate: Callable[[State, Any], jax.Array] | None = None
     """``translate(state, images) -> [n, H, W, C]`` in [-1, 1] from uint8 [n, H, W, C]: what a system without latents makes of given
     images. The grids of a run then show it on the fixed preview of the source."""
+    stages: Sequence[Stage] = ()
+    """Where a run has parts that differ: all of them in order, the first from step 0, the last without end and with ``run.batch``.
+    ``step`` and ``prepare`` are then those of the last. Empty: one part, with ``run.batch``."""
 
 
 def leaf_names(params: Mapping[str, Tree], owns: tuple[str, ...]) -> list[str]:

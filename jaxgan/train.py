@@ -19,6 +19,7 @@ from jaxgan import checkpoint, configure, files, parallel, timing
 from jaxgan.data import pipeline
 from jaxgan.probes import Probes
 from jaxgan.report import Report, duration
+from jaxgan.stages import Plan
 from jaxgan.stopping import Stop
 from jaxgan.system import State, System, leaf_names
 
@@ -44,11 +45,6 @@ class Result(NamedTuple):
     """Length of the run in steps."""
     status: str
     """'finished', 'stopped' (the same command resumes) or 'already finished'."""
-
-
-def total_steps(run: configure.Run) -> int:
-    """Length of a run in steps: ``kimg`` thousands of samples, rounded up to a whole batch."""
-    return max(1, int(np.ceil(run.kimg * 1000 / run.batch - 1e-9)))
 
 
 def init_state(system: System, seed: int) -> State:
@@ -159,8 +155,11 @@ def train(
     _check_run(run)
     mesh = parallel.make_mesh(run.mesh)
     parallel.check_batch(run.batch, mesh)
-    steps = total_steps(run)
-    report = Report(workdir, steps=steps, batch=run.batch, quiet=quiet, main=parallel.is_main())
+    system: System = experiment.model.system()
+    plan = Plan(system, run)
+    plan.check(mesh)
+    steps = plan.steps
+    report = Report(workdir, steps=steps, batch=run.batch, quiet=quiet, main=parallel.is_main(), images=plan.images)
     saved = checkpoint.Checkpoints(workdir / "checkpoints", keep=run.keep, say=report.say)
     changes = _check_config(experiment, workdir, saved)
     if trace is not None and not 1 <= trace[0] <= trace[1]:
@@ -168,26 +167,15 @@ def train(
     if stop_after_steps is not None and stop_after_steps < 1:
         raise ValueError(f"stop_after_steps = {stop_after_steps}: give at least 1")
     report.say(decided)
-    system: System = experiment.model.system()
     source = pipeline.open_labelled(experiment.data, system.image) if system.labels else pipeline.open_source(experiment.data, system.image)
-    iterator = pipeline.batches(
-        source,
-        batch=run.batch,
-        records=system.records,
-        prepare=system.prepare,
-        seed=run.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        workers=experiment.data.workers,
-    )
     probes = Probes(experiment, system, source, mesh, workdir, report.say) if run.probe_every else None
     with jax.set_mesh(mesh), Stop() as stop:
         try:
-            state, begun = _begin(experiment, workdir, system, iterator, mesh, saved, report)
+            state, begun, position = _begin(experiment, workdir, system, plan, source, mesh, saved, report)
             for sentence in changes:
                 report.say(sentence)
             if begun >= steps:
-                report.say(f"{workdir}: already finished ({begun} steps, {begun * run.batch / 1000:g} kimg). Raise run.kimg to go on.")
+                report.say(f"{workdir}: already finished ({begun} steps, {plan.kimg(begun):g} kimg). Raise run.kimg to go on.")
                 return Result(begun, steps, "already finished")
             if parallel.is_main():
                 configure.write(experiment, workdir / "config.json")
@@ -195,7 +183,7 @@ def train(
             last = steps if stop_after_steps is None else min(steps, begun + stop_after_steps)
             window = timing.Trace(workdir / "traces", trace)
             try:
-                reached = _loop(experiment, system, source, iterator, mesh, state, begun, last, saved, report, window, stop, probes)
+                reached = _loop(experiment, system, plan, source, position, mesh, state, begun, last, saved, report, window, stop, probes)
             finally:
                 window.close()
             saved.wait()
@@ -205,7 +193,7 @@ def train(
             finally:
                 report.close()
         if reached >= steps:
-            report.say(f"Finished at step {reached} ({reached * run.batch / 1000:g} kimg): {workdir}")
+            report.say(f"Finished at step {reached} ({plan.kimg(reached):g} kimg): {workdir}")
             return Result(reached, steps, "finished")
         report.say(f"Stopped at step {reached} of {steps}; the same command resumes.")
         return Result(reached, steps, "stopped")
@@ -215,38 +203,39 @@ def _begin(
     experiment: configure.Experiment,
     workdir: epath.Path,
     system: System,
-    iterator: Any,
+    plan: Plan,
+    source: Any,
     mesh: Any,
     saved: checkpoint.Checkpoints,
     report: Report,
-) -> tuple[State, int]:
-    """The state to go on from, and its step; sets the iterator. Writes nothing but a test file."""
+) -> tuple[State, int, Any]:
+    """The state to go on from, its step, and its data position where there is one. Writes nothing but a test file."""
     run, whole = experiment.run, NamedSharding(mesh, PartitionSpec())
     initial = jax.jit(lambda: init_state(system, run.seed), out_shardings=whole)
     like: State = jax.eval_shape(initial)
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in checkpoint.name_leaves(like).values())
     on_disk = len(saved.steps())
-    to_come = -(-total_steps(run) // run.save_every) if run.save_every else 1
+    to_come = -(-plan.steps // run.save_every) if run.save_every else 1
     files.check_writable(workdir, size * max(1, min(run.keep + 1, to_come) - on_disk))
     if like.frozen:
         like = like._replace(frozen=jax.jit(lambda: init_state(system, run.seed).frozen, out_shardings=whole)())
-    found = saved.restore(like, mesh, iterator.get_state())
+    found = saved.restore(like, mesh, plan.open(0, source, experiment.data.workers).get_state())
     if found is not None:
-        iterator.set_state(found.position)
         report.say(f"Resumed at step {found.step} from {workdir / 'checkpoints' / str(found.step)}.")
-        return found.state, found.step
+        return found.state, found.step, found.position
     state = initial()
     if run.start:
         state, sentence = _networks_from(run.start, state, mesh)
         report.say(sentence)
-    return state, 0
+    return state, 0, None
 
 
 def _loop(
     experiment: configure.Experiment,
     system: System,
+    plan: Plan,
     source: Any,
-    iterator: Any,
+    position: Any,
     mesh: Any,
     state: State,
     begun: int,
@@ -258,7 +247,7 @@ def _loop(
     probes: Probes | None,
 ) -> int:
     """Steps from ``begun`` to ``last``, or to where a signal stops it; returns the completed steps, which are saved."""
-    run, steps = experiment.run, total_steps(experiment.run)
+    run, steps = experiment.run, plan.steps
     whole = NamedSharding(mesh, PartitionSpec())
     root = jax.random.key(run.seed)
     shown = pipeline.preview(source, run.samples) if system.translate and run.samples else None
@@ -270,83 +259,99 @@ def _loop(
 
     sample = jax.jit(picture, out_shardings=whole)
 
-    def draw(at: int) -> None:
+    def draw(state: State, at: int) -> None:
         if run.samples:
             report.images(f"fakes_{at:08d}", np.asarray(jax.device_get(sample(state, shown)), np.float32), at)
 
     def due(every: int, at: int) -> bool:
         return every > 0 and at % every == 0
 
+    def work(number: int, state: State, step: int, position: Any) -> tuple[State, int, bool]:
+        """Steps of one stage, to its end, to ``last`` or to a signal; ``position`` None: from the beginning of its data."""
+        stage, until = plan.stages[number], min(last, plan.end(number))
+        iterator = plan.open(number, source, experiment.data.workers)
+        if position is not None:
+            iterator.set_state(position)
+        batch = parallel.global_batch(next(iterator), mesh, stage.batch)
+        position = iterator.get_state()
+        kind = jax.devices()[0].device_kind
+        report.say(f"Compiling the step {f'of stage {stage.name} ' if plan.staged else ''}for {mesh.size} × {kind}.")
+        began = time.perf_counter()
+        step_of_stage = step_function(plan.system(number), run.seed)
+        lowered = jax.jit(step_of_stage, donate_argnums=0, out_shardings=whole).lower(state, batch)
+        flops = timing.flops_of(lowered) if timing.peak_flops(kind) else None
+        program = lowered.compile()
+        report.say(f"Compiled in {duration(time.perf_counter() - began)}; {steps - step} steps to go.")
+
+        watch, counted, kept = timing.Stopwatch(), 0, step
+        waiting: list[tuple[int, Mapping[str, jax.Array]]] = []
+        stopping = False
+        while step < until and not stopping:
+            window.before(step + 1)
+            state, info = program(state, batch)
+            step, counted = step + 1, counted + stage.batch
+            waiting.append((step, info.pop("finite", {})))
+            window.after(step, state.step)
+            stopping = stop(step)
+            ending = stopping or step == last
+            here, position = position, None  # the position behind the batch of this step; the next batch is read while the step runs
+            if not stopping and step < until:
+                batch = parallel.global_batch(next(iterator), mesh, stage.batch)
+                position = iterator.get_state()
+            if len(waiting) > 1:  # at most two steps in flight, so that batches do not pile up on the device
+                jax.block_until_ready(waiting[-2][1])
+            logging = due(run.log_every, step) or step == steps
+            saving = ending or due(run.save_every, step)
+            drawing = due(run.sample_every, step) or step == steps
+            probing = probes is not None and (due(run.probe_every, step) or step == steps)
+            if logging or saving or probing or step == until or len(waiting) >= _CHECK_AT_LEAST:
+                _check_finite(waiting, state, system, saved)
+            measured: dict[str, float] = {}
+            if probing:
+                jax.block_until_ready(state.step)
+                watch.pause()
+                if stopping:  # a probe may take longer than what a signal leaves
+                    kept = _save(saved, state, here, step, plan.kimg(step))
+                    saved.wait()
+                measured = probes(state)
+            if logging:
+                values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
+                watch.pause()
+                rate = watch.window(counted)
+                counted = 0
+                usage = timing.mfu(flops, stage.batch / rate, mesh.size, kind) if flops and rate else None
+                report.log(step, values, rate, usage)
+            elif measured:
+                report.log(step, measured, None)
+            if saving or drawing:
+                jax.block_until_ready(state.step)
+                watch.pause()
+                if drawing:
+                    draw(state, step)
+                if saving and step > kept:
+                    kept = _save(saved, state, here, step, plan.kimg(step))
+            watch.go()
+        iterator.close()
+        return state, step, stopping
+
     if begun == 0:
         if run.samples and parallel.is_main():
             report.images("reals", pipeline.preview(source, run.samples))
-        draw(0)
+        draw(state, 0)
         if probes:
             report.log(0, probes(state), None)
-    batch = parallel.global_batch(next(iterator), mesh, run.batch)
-    position = iterator.get_state()
-    kind = jax.devices()[0].device_kind
-    report.say(f"Compiling the step for {mesh.size} × {kind}.")
-    began = time.perf_counter()
-    lowered = jax.jit(step_function(system, run.seed), donate_argnums=0, out_shardings=whole).lower(state, batch)
-    flops = timing.flops_of(lowered) if timing.peak_flops(kind) else None
-    program = lowered.compile()
-    report.say(f"Compiled in {duration(time.perf_counter() - began)}; {steps - begun} steps to go.")
-
-    watch, counted, step, kept = timing.Stopwatch(), 0, begun, begun
-    waiting: list[tuple[int, Mapping[str, jax.Array]]] = []
-    while step < last:
-        window.before(step + 1)
-        state, info = program(state, batch)
-        step, counted = step + 1, counted + run.batch
-        waiting.append((step, info.pop("finite", {})))
-        window.after(step, state.step)
-        stopping = stop(step)
-        ending = stopping or step == last
-        here, position = position, None  # the position behind the batch of this step; the next batch is read while the step runs
-        if not ending:
-            batch = parallel.global_batch(next(iterator), mesh, run.batch)
-            position = iterator.get_state()
-        if len(waiting) > 1:  # at most two steps in flight, so that batches do not pile up on the device
-            jax.block_until_ready(waiting[-2][1])
-        logging = due(run.log_every, step) or step == steps
-        saving = ending or due(run.save_every, step)
-        drawing = due(run.sample_every, step) or step == steps
-        probing = probes is not None and (due(run.probe_every, step) or step == steps)
-        if logging or saving or probing or len(waiting) >= _CHECK_AT_LEAST:
-            _check_finite(waiting, state, system, saved)
-        measured: dict[str, float] = {}
-        if probing:
-            jax.block_until_ready(state.step)
-            watch.pause()
-            if stopping:  # a probe may take longer than what a signal leaves
-                kept = _save(saved, state, here, step, run.batch)
-                saved.wait()
-            measured = probes(state)
-        if logging:
-            values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
-            watch.pause()
-            rate = watch.window(counted)
-            counted = 0
-            usage = timing.mfu(flops, run.batch / rate, mesh.size, kind) if flops and rate else None
-            report.log(step, values, rate, usage)
-        elif measured:
-            report.log(step, measured, None)
-        if saving or drawing:
-            jax.block_until_ready(state.step)
-            watch.pause()
-            if drawing:
-                draw(step)
-            if saving and step > kept:
-                kept = _save(saved, state, here, step, run.batch)
-        watch.go()
-        if stopping:
-            break
+    step, stopping = begun, False
+    while step < last and not stopping:
+        number = plan.number(step)
+        stage = plan.stages[number]
+        if step == stage.first and plan.staged:
+            state, position = jax.jit(stage.enter, donate_argnums=0, out_shardings=whole)(state), None
+        state, step, stopping = work(number, state, step, position)
     return step
 
 
-def _save(saved: checkpoint.Checkpoints, state: State, position: Any, step: int, batch: int) -> int:
-    saved.save(step, state, position, {"kimg": step * batch / 1000, "jax": jax.__version__})
+def _save(saved: checkpoint.Checkpoints, state: State, position: Any, step: int, kimg: float) -> int:
+    saved.save(step, state, position, {"kimg": kimg, "jax": jax.__version__})
     return step
 
 
@@ -361,6 +366,8 @@ def dry_run(experiment: configure.Experiment) -> str:
     mesh = parallel.make_mesh(run.mesh)
     parallel.check_batch(run.batch, mesh)
     system: System = experiment.model.system()
+    plan = Plan(system, run)
+    plan.check(mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state: State = jax.eval_shape(lambda: init_state(system, run.seed))
@@ -392,7 +399,10 @@ def dry_run(experiment: configure.Experiment) -> str:
     for name, leaf in batch.items():
         lines.append(f"batch {name}: {list(leaf.shape)} {leaf.dtype}")
     devices = f"{mesh.size} × {jax.devices()[0].device_kind}, mesh {tuple(mesh.shape.values())}"
-    lines.append(f"{total_steps(run):,} steps of {run.batch} samples on {devices}")
+    lines += plan.describe()
+    lines.append(f"{plan.steps:,} steps {'' if plan.staged else f'of {run.batch} samples '}on {devices}")
+    if plan.staged:
+        lines.append(f"The step below is that of the last stage, {plan.stages[-1].name}, with {run.batch} samples.")
     if flops:
         lines.append(f"FLOPs of a step: {flops:.4g} ({flops / run.batch / 1e9:,.3f} GFLOP per sample)")
     memory = program.memory_analysis()

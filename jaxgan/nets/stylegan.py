@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxgan.nets import frozen
 from jaxgan.nets.layers import at_least_float32, convolve, upsample, upsample_convolve
 from jaxgan.nets.stylegan_layout import TABLE_1 as TABLE_1
 from jaxgan.nets.stylegan_layout import Generator as Generator
@@ -44,6 +45,29 @@ def init(network: Generator, key: jax.Array) -> tuple[Tree, Tree]:
 def fold(network: Generator, params: Tree) -> tuple[Generator, Tree]:
     """The same function with no factors left: a frozen network need not multiply its kernels at every step."""
     return dataclasses.replace(network, scaling="folded"), scaled(layout(network), params)
+
+
+def freeze(network: Generator, params: Tree, *, minimal: bool | None = None) -> tuple[Generator, Tree]:
+    """``fold``, and the 3x3 kernels made ready for gradients with respect to codes and noise alone: what embedding runs.
+
+    ``minimal``: minimal filtering where it pays (``jaxgan.nets.frozen``); None: on a CPU. It keeps two sets of 16 / 9 of each such
+    kernel in the place of one.
+    """
+    minimal = jax.default_backend() == "cpu" if minimal is None else minimal
+    network, params = fold(network, params)
+    synthesis = dict(params["synthesis"])
+    for i in range(1, network.layers):
+        kernel, doubling = synthesis[f"layer{i:02d}"]["kernel"], i % 2 == 0
+        if doubling and _is_fused(network, i):
+            kernel = kernel[::-1, ::-1]
+        pays = minimal and frozen.pays(kernel, network.side(i) >> doubling)
+        ready = frozen.freeze_upsample(kernel, pays) if doubling else frozen.freeze(kernel, pays)
+        synthesis[f"layer{i:02d}"] = {**synthesis[f"layer{i:02d}"], "kernel": ready}
+    return dataclasses.replace(network, fused=False), {**params, "synthesis": synthesis}
+
+
+def _is_fused(network: Generator, layer: int) -> bool:
+    return network.side(layer) >= FUSED_FROM if network.fused == "auto" else bool(network.fused)
 
 
 def pixel_norm(x: jax.Array) -> jax.Array:
@@ -79,8 +103,49 @@ def blur(x: jax.Array) -> jax.Array:
 blur.defvjp(lambda x: (blur(x), None), lambda _, cotangent: (blur(cotangent),))
 
 
+@jax.custom_vjp
+def modulate(x: jax.Array, noise: jax.Array, strength: jax.Array, bias: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+    """Noise, bias, leaky ReLU, instance norm and style of a layer, with a gradient of its own: two passes over the activation.
+
+    [N, H, W, C]; noise [N or 1, H, W, 1], strength and bias [C], scale and shift [N, 1, 1, C]:
+    (scale + 1) instance_norm(leaky_relu(x + strength noise + bias)) + shift.
+    """
+    return _modulate(x, noise, strength, bias, scale, shift)[0]
+
+
+def _modulate(x, noise, strength, bias, scale, shift):
+    active = leaky_relu(x + noise * strength + bias)
+    wide = at_least_float32(active)
+    mean = wide.mean((1, 2), keepdims=True)
+    inverse = lax.rsqrt(jnp.square(wide - mean).mean((1, 2), keepdims=True) + EPSILON)
+    factor = inverse * (scale + 1)
+    styled = (wide * factor + (shift - mean * factor)).astype(x.dtype)
+    return styled, (active, noise, strength, mean, inverse, scale)
+
+
+def _modulate_backward(saved, cotangent):
+    active, noise, strength, mean, inverse, scale = saved
+    wide, slope = at_least_float32(active), at_least_float32(cotangent)
+    count = active.shape[1] * active.shape[2]
+    to_shift = slope.sum((1, 2), keepdims=True)
+    to_scale = inverse * ((slope * wide).sum((1, 2), keepdims=True) - mean * to_shift)
+    # factor (slope - mean of slope - normalised (mean of slope normalised)), with one multiplication per term
+    factor = inverse * (scale + 1)
+    by_active = factor * inverse * to_scale / count
+    to_active = factor * slope - by_active * wide - (factor * to_shift / count - by_active * mean)
+    to_x = jnp.where(active > 0, to_active, 0.2 * to_active).astype(active.dtype)
+    to_noise = (to_x * strength).sum(3, keepdims=True)
+    to_noise = to_noise.sum(0, keepdims=True) if noise.shape[0] == 1 else to_noise
+    return to_x, to_noise, (to_x * noise).sum((0, 1, 2)), to_x.sum((0, 1, 2)), to_scale, to_shift
+
+
+modulate.defvjp(_modulate, _modulate_backward)
+
+
 def upscale_convolve(x: jax.Array, kernel: jax.Array, fused: bool) -> jax.Array:
     """[N, H, W, I], [3, 3, I, O] -> [N, 2H, 2W, O]. ``fused``: the meaning of the kernel, see ``Generator.fused``."""
+    if isinstance(kernel, frozen.FrozenKernel):
+        return frozen.upsample_convolve_frozen(x, kernel)
     return upsample_convolve(x, kernel[::-1, ::-1] if fused else kernel)
 
 
@@ -185,31 +250,39 @@ def split_lod(lod: float) -> tuple[int, float | None]:
     return level, (lod - level) or None
 
 
-def _layer(network: Generator, p: Mapping, index: int, x: Any, w: jax.Array, noise: Mapping, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """One style layer: (normalised, styled), both [N, side, side, C]."""
+def _layer(
+    network: Generator, p: Mapping, index: int, x: Any, w: jax.Array, noise: Mapping, dtype: Any, normalised: bool = False
+) -> tuple[jax.Array | None, jax.Array]:
+    """One style layer: (what its style is applied to, if ``normalised`` asks for it; the result), both [N, side, side, C]."""
     if index == 0 and network.constant:
         x = jnp.broadcast_to(p["constant"].astype(dtype), (w.shape[0], *p["constant"].shape))
     elif index == 0:
         x = (w[:, 0] @ p["kernel"]).astype(dtype).reshape(w.shape[0], 4, 4, network.widths[0])
     elif index % 2:
-        x = convolve(x, p["kernel"])
+        kernel = p["kernel"]
+        x = frozen.convolve_frozen(x, kernel) if isinstance(kernel, frozen.FrozenKernel) else convolve(x, kernel)
     else:
-        fused = network.side(index) >= FUSED_FROM if network.fused == "auto" else bool(network.fused)
-        x = upscale_convolve(x, p["kernel"], fused)
+        x = upscale_convolve(x, p["kernel"], _is_fused(network, index))
         if network.blur:
             x = blur(x)
-    if network.noise:
-        maps = noise[f"layer{index:02d}"].astype(x.dtype)
-        maps = maps if maps.ndim == 3 else maps[None]
-        x = x + maps[..., None] * p["noise"].astype(x.dtype)
+    style = None
+    if network.styles:
+        style = (w[:, index] @ p["style_kernel"] + p["style_bias"]).reshape(-1, 2, 1, 1, x.shape[-1])
+    maps = noise[f"layer{index:02d}"].astype(x.dtype) if network.noise else None
+    if maps is not None:
+        maps = (maps if maps.ndim == 3 else maps[None])[..., None]
+    if style is not None and maps is not None and network.instance_norm and not network.pixel_norm and not normalised:
+        return None, modulate(x, maps, p["noise"].astype(x.dtype), p["bias"].astype(x.dtype), style[:, 0], style[:, 1])
+    if maps is not None:
+        x = x + maps * p["noise"].astype(x.dtype)
     x = leaky_relu(x + p["bias"].astype(x.dtype))
     if network.pixel_norm:
         x = pixel_norm(x)
     if network.instance_norm:
         x = instance_norm(x)
-    if not network.styles:
+    if style is None:
         return x, x
-    style = (w[:, index] @ p["style_kernel"] + p["style_bias"]).astype(x.dtype).reshape(-1, 2, 1, 1, x.shape[-1])
+    style = style.astype(x.dtype)
     return x, x * (style[:, 0] + 1) + style[:, 1]
 
 
@@ -270,6 +343,32 @@ def synthesise(
         images = images + fade * (upsample(_rgb(p[f"rgb{side // 2}"], below)) - images)
     for _ in range(level if full_size else 0):
         images = upsample(images)
+    return images
+
+
+def synthesise_at(
+    network: Generator,
+    params: Tree,
+    w: jax.Array,
+    noise: Mapping[str, jax.Array],
+    lod: jax.Array,
+    *,
+    dtype: Any = jnp.float32,
+) -> jax.Array:
+    """``synthesise`` at a level of detail that is known only when it runs: [N, R, R, 3]. All layers run, whatever the level.
+
+    The image is linear in lod between whole levels, so it is the sum of all sides' images, doubled up to R, with the weights
+    max(0, 1 - |lod - level|).
+    """
+    _check(network, w, 0, None)
+    p = scaled(synthesis_layout(network), params["synthesis"])
+    x = images = None
+    for i in range(network.layers):
+        _, x = _layer(network, p[f"layer{i:02d}"], i, x, w, noise, dtype)
+        if i % 2:
+            share = jnp.maximum(1.0 - jnp.abs(lod - (network.layers - 1 - i) // 2), 0.0)
+            here = share * _rgb(p[f"rgb{network.side(i)}"], x)
+            images = here if images is None else upsample(images) + here
     return images
 
 

@@ -1,0 +1,113 @@
+"""The parts of a run: which step, batch and data order belong to a number of completed steps, and how many images they were.
+
+A system without stages has one part. Where it has several, each reads the data in an order of its own, drawn from the run's seed and the
+number of the stage, and its state passes through ``Stage.enter`` first; so a run that is resumed, in a stage or between two, is the run
+that was not interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxgan import configure, parallel
+from jaxgan.data import pipeline
+from jaxgan.system import Stage, State, System
+
+
+class Plan:
+    """The stages of one run of a system.
+
+    Raises:
+      ValueError: stages that do not follow each other, or ``run.batch`` is not that of the last.
+    """
+
+    def __init__(self, system: System, run: configure.Run):
+        self.staged = bool(system.stages)
+        self.stages = tuple(system.stages) or (Stage("", 0, run.batch, system.step, system.prepare, _unchanged),)
+        self._system, self._seed = system, run.seed
+        firsts = [stage.first for stage in self.stages]
+        if firsts[0] != 0 or any(a >= b for a, b in zip(firsts, firsts[1:], strict=False)):
+            raise ValueError(f"stages begin after {firsts} steps: the first must begin at 0, each of the others behind the one before")
+        if self.stages[-1].batch != run.batch:
+            last = self.stages[-1]
+            raise ValueError(
+                f"run.batch = {run.batch}, but the last stage, {last.name}, has {last.batch} samples in a step: use {last.batch}"
+            )
+        self._before = [0]
+        for stage, following in zip(self.stages, self.stages[1:], strict=False):
+            self._before.append(self._before[-1] + (following.first - stage.first) * stage.batch)
+        self.steps = self._steps(run.kimg)
+        """Length of the run: ``run.kimg`` thousands of samples, rounded up to a whole batch."""
+
+    def _steps(self, kimg: float) -> int:
+        wanted = kimg * 1000
+        number = max(i for i, before in enumerate(self._before) if i == 0 or before < wanted)
+        stage = self.stages[number]
+        return max(1, stage.first + math.ceil((wanted - self._before[number]) / stage.batch - 1e-9))
+
+    def number(self, step: int) -> int:
+        """The stage whose steps follow so many completed ones."""
+        return max(i for i, stage in enumerate(self.stages) if stage.first <= step)
+
+    def end(self, number: int) -> int:
+        """Completed steps behind a stage of this run."""
+        return min(self.steps, self.stages[number + 1].first) if number + 1 < len(self.stages) else self.steps
+
+    def images(self, step: int) -> int:
+        """Samples in so many steps."""
+        number = max(i for i, stage in enumerate(self.stages) if i == 0 or stage.first < step)
+        return self._before[number] + (step - self.stages[number].first) * self.stages[number].batch
+
+    def kimg(self, step: int) -> float:
+        """Thousands of samples in so many steps."""
+        return self.images(step) / 1000
+
+    def system(self, number: int) -> System:
+        """The system as it is in one stage."""
+        return self._system._replace(step=self.stages[number].step, prepare=self.stages[number].prepare)
+
+    def seed(self, number: int) -> int:
+        """Seed of a stage's data order: the run's own for the first."""
+        return self._seed if number == 0 else int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
+
+    def open(self, number: int, source: Any, workers: int) -> Any:
+        """The batches of a stage from its beginning (``pipeline.batches``), for this process."""
+        return pipeline.batches(
+            source,
+            batch=self.stages[number].batch,
+            records=self._system.records,
+            prepare=self.stages[number].prepare,
+            seed=self.seed(number),
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=workers,
+        )
+
+    def check(self, mesh: Mesh) -> None:
+        """Refuses a stage whose batch does not fit the mesh or the processes; ValueError."""
+        for stage in self.stages:
+            try:
+                parallel.check_batch(stage.batch, mesh)
+            except ValueError as error:
+                raise ValueError(f"stage {stage.name}: {error}" if self.staged else str(error)) from None
+            if stage.batch % jax.process_count():
+                raise ValueError(f"{stage.batch} samples in a step do not divide over {jax.process_count()} processes: use a multiple")
+
+    def describe(self) -> list[str]:
+        """A line for each stage of the run; none for a run in one part."""
+        lines = []
+        for number, stage in enumerate(self.stages if self.staged else ()):
+            if stage.first < self.steps:
+                end = self.end(number)
+                shown = f"{self.kimg(stage.first):g} to {self.kimg(end):g} kimg"
+                lines.append(f"stage {stage.name}: steps {stage.first + 1:,} to {end:,} of {stage.batch} samples, {shown}")
+        return lines
+
+
+def _unchanged(state: State) -> State:
+    return state
