@@ -3,8 +3,10 @@
     L = sum_j weight_j * mean |F_j(image) - F_j(target)|^2 + mse * mean |image - target|^2
 
 with the mean over all scalars of a map or an image. What the paper leaves unsaid (before or behind the ReLU, the images' range, the
-network's input, how images are resized for it) are fields of ``Options``. Every value is per image, so that many images are fitted at once
-and each goes its own way; the target's maps are computed once, by ``targets``.
+network's input, how images are resized for it) are fields of ``Options``. Masks weigh the differences (Abdal et al., Image2StyleGAN++,
+CVPR 2020), and maps may also be compared by their Gram matrices, as style (Gatys et al., CVPR 2016): sums of such losses make inpainting
+and local style. Every value is per image, so that many images are fitted at once and each goes its own way; what is needed of the
+targets is computed once, by ``targets``.
 """
 
 from __future__ import annotations
@@ -57,6 +59,10 @@ class Options:
     """Side at which the network sees the images, smaller ones enlarged; None: as they are."""
     distance: str = "squared"
     """'squared', or 'absolute' (mean |a - b|, as layer inversion has it), of maps and pixels."""
+    style: tuple[str, ...] = ()
+    """Maps whose Gram matrices are compared; these parts are named 'style_relu3_3'."""
+    style_weights: tuple[float, ...] = ()
+    """One for each map of ``style``."""
     precision: str = "highest"
     """Of the network's products, as in ``vgg.features``."""
 
@@ -67,11 +73,13 @@ class Options:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not one of {', '.join(values)}")
-        if len(self.taps) != len(self.weights) or len(set(self.taps)) != len(self.taps):
-            raise ValueError(f"taps {self.taps} and weights {self.weights}: each tap once, with one weight")
-        if not all(np.isfinite(weight) and weight >= 0 for weight in (*self.weights, self.mse)):
-            raise ValueError(f"weights {self.weights} and mse {self.mse}: finite numbers from 0 are taken")
-        if not (any(self.weights) or self.mse):
+        for taps, weights in ((self.taps, self.weights), (self.style, self.style_weights)):
+            if len(taps) != len(weights) or len(set(taps)) != len(taps):
+                raise ValueError(f"taps {taps} and weights {weights}: each tap once, with one weight")
+        weights = (*self.weights, *self.style_weights, self.mse)
+        if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
+            raise ValueError(f"weights {weights[:-1]} and mse {self.mse}: finite numbers from 0 are taken")
+        if not any(weights):
             raise ValueError("all weights are 0: there is nothing to minimise")
         if self.size is not None and self.size < 1:
             raise ValueError(f"size {self.size}: a side in pixels from 1, or None to leave the images as they are")
@@ -114,24 +122,46 @@ def normalise(images: jax.Array, normalisation: str) -> jax.Array:
 
 def maps(frozen: Mapping[str, Any], images: jax.Array, options: Options) -> dict[str, jax.Array]:
     """{tap: [N, h, w, C]} of images [N, H, W, 3] in [-1, 1], resized and normalised as ``options`` say; {} where there are no taps."""
-    if not options.taps:
+    taps = tuple(dict.fromkeys((*options.taps, *options.style)))
+    if not taps:
         return {}
     seen = images if options.size is None else resize(images, options.size, options.kernel)
-    return vgg.features(frozen, normalise(seen, options.normalisation), options.taps, precision=options.precision)
+    return vgg.features(frozen, normalise(seen, options.normalisation), taps, precision=options.precision)
 
 
-def targets(frozen: Mapping[str, Any], images: jax.Array, options: Options) -> dict[str, Any]:
+def gram(found: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Means over the pixels of products of channels: [N, h, w, C] -> [N, C, C]; with a mask [N, h, w, 1] weighted means (0 where it is)."""
+    if mask is None:
+        return jnp.einsum("nhwc,nhwd->ncd", found, found, precision="highest") / (found.shape[1] * found.shape[2])
+    sums = jnp.einsum("nhwc,nhwd->ncd", found * mask, found, precision="highest")
+    return sums / jnp.maximum(mask.sum((1, 2, 3)), 1e-6)[:, None, None]
+
+
+def targets(frozen: Mapping[str, Any], images: jax.Array, options: Options, masks: jax.Array | None = None) -> dict[str, Any]:
     """What ``compare`` needs of the targets, computed once.
 
     Args:
-      frozen: VGG-16's parameters (``vgg.params``); {} where ``options.taps`` is empty.
+      frozen: VGG-16's parameters (``vgg.params``); {} where the options name no maps.
       images: float32 [N, H, W, 3] in [-1, 1].
       options: the loss.
+      masks: float32 [N, H, W], factors of the differences (1: counts, 0: does not), resized to each map by area; None: everything counts.
+        Means are still over all scalars.
 
     Returns:
-      {'image': [N, H, W, 3], 'maps': {tap: [N, h, w, C]}}: first axes N.
+      A tree of arrays whose first axis is N: 'image', 'maps', 'grams' and, where there are masks, 'masks'.
+
+    Raises:
+      ValueError: masks of another size than the images.
     """
-    return {"image": images, "maps": maps(frozen, images, options)}
+    found = maps(frozen, images, options)
+    result: dict[str, Any] = {"image": images, "maps": {tap: found[tap] for tap in options.taps}}
+    if masks is not None:
+        if masks.shape != images.shape[:3]:
+            raise ValueError(f"masks of shape {masks.shape} for images of {images.shape}: [N, H, W] with the images' sizes are needed")
+        masks = masks[..., None].astype(images.dtype)
+        result["masks"] = {"mse": masks, **{tap: resize(masks, array.shape[1:3]) for tap, array in found.items()}}
+    result["grams"] = {tap: gram(found[tap], _mask(result, tap)) for tap in options.style}
+    return result
 
 
 def compare(
@@ -152,10 +182,21 @@ def compare(
     """
     if images.shape != targets["image"].shape:
         raise ValueError(f"images of shape {images.shape} and targets of {targets['image'].shape}: sizes must be equal")
-    between = jnp.square if options.distance == "squared" else jnp.abs
+
+    def distance(name, found, aim):
+        difference, mask = found - aim, _mask(targets, name)
+        difference = difference if mask is None else difference * mask
+        return (jnp.square if options.distance == "squared" else jnp.abs)(difference).mean((1, 2, 3))
+
     scale = {("unit", "squared"): 0.25, ("unit", "absolute"): 0.5}.get((options.mse_range, options.distance), 1.0)
-    parts = {"mse": between(images - targets["image"]).mean((1, 2, 3)) * scale}
-    for tap, found in maps(frozen, images, options).items():
-        parts[tap] = between(found - targets["maps"][tap]).mean((1, 2, 3))
-    weights = {"mse": options.mse, **dict(zip(options.taps, options.weights, strict=True))}
-    return sum(weights[name] * parts[name] for name in parts), parts
+    found = maps(frozen, images, options)
+    parts = {"mse": distance("mse", images, targets["image"]) * scale}
+    parts |= {tap: distance(tap, found[tap], targets["maps"][tap]) for tap in options.taps}
+    for tap in options.style:
+        parts[f"style_{tap}"] = jnp.square(gram(found[tap], _mask(targets, tap)) - targets["grams"][tap]).mean((1, 2))
+    weights = (options.mse, *options.weights, *options.style_weights)
+    return sum(weight * part for weight, part in zip(weights, parts.values(), strict=True)), parts
+
+
+def _mask(targets: Mapping[str, Any], name: str) -> jax.Array | None:
+    return targets["masks"][name] if "masks" in targets else None
