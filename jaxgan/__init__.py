@@ -3,7 +3,8 @@
 Contract: `State`, `Player`, `Probe`, `System` (`jaxgan.system`); `jaxgan.play` turns players into a step.
 Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284), `jaxgan.systems.seeing` (Bau et al., ICCV 2019,
           arXiv:1910.11626, segmentation statistics), `jaxgan.systems.segmentation` (U-Nets that label images).
-Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays.
+Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.perceptual`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays;
+          `jaxgan.invert`, the latents of many images at once.
 Running:  `jaxgan.train`, `jaxgan.checkpoint`, `jaxgan.parallel`, `jaxgan.data`, `jaxgan.weights`, `jaxgan.generators`, `jaxgan.report`,
           `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`. Experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
 Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`, `jaxgan.segmenters`.
@@ -37,8 +38,8 @@ _CLASSES = {
     "Run": "jaxgan.configure",
 }
 _MODULES = (
-    "checkpoint configure coords data doctor evaluate features generators losses metrics nets parallel play probes report scores "
-    "segmenters sources system systems timing train viz weights"
+    "checkpoint configure coords data doctor evaluate features generators invert losses metrics nets parallel perceptual play probes "
+    "report scores segmenters sources system systems timing train viz weights"
 ).split()
 
 __all__ = ["__version__", *_CLASSES, *_MODULES]

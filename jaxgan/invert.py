@@ -80,7 +80,8 @@ def start(variables: Tree, tx: optax.GradientTransformation, keys: jax.Array, *,
 
     Args:
       variables: pytree of floating arrays [N, ...]; copied.
-      tx: any optax transformation, also one with a line search (``optax.lbfgs()``); it is initialised for each image by itself.
+      tx: any optax transformation, also one with a line search (``optax.lbfgs()``); it is initialised for each image by itself. A line
+        search goes on until the last image has found its step, and each of its trials costs two losses (both cases are evaluated).
       keys: key array [N] (``jax.random.split(key, n)``, or one for each image's name).
       keep_best: hold the variables of the lowest loss, too.
 
@@ -168,10 +169,10 @@ def run(
         if step < steps and callback is not None and callback(_shown(state, step, history, n)):
             steps = step
     if step < steps:  # all have stopped: the rows left are those of the variables they keep
-        nothing = {name: np.zeros((steps - step, n), np.float32) for name in history}
-        history, step = _append(history, nothing, steps - step, state, n), steps
-    state, rows = advance(state, frozen, targets, step, 1, False)
-    return _finished(_shown(state, step, _append(history, rows, 1, state, n), n))
+        rows = {name: np.zeros((steps + 1 - step, n), np.float32) for name in history}
+    else:
+        state, rows = advance(state, frozen, targets, step, 1, False)
+    return _finished(_shown(state, steps, _append(history, rows, steps + 1 - step, state, n), n))
 
 
 def _place(state: Run, targets: Tree, frozen: Tree, n: int, mesh: Mesh | None) -> tuple[Run, Tree, Tree]:
