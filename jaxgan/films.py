@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -47,7 +48,7 @@ def write_film(path: Any, frames: Iterable[np.ndarray], fps: float = 25.0, quali
                 count += 1
             if encoder is None:
                 raise ValueError("a film needs at least one frame")
-            encoder.stdin.close()
+            _end(encoder)
             if encoder.wait():
                 said.seek(0)
                 raise OSError(f"{path}: ffmpeg failed: {said.read()[-500:].decode(errors='replace').strip()}")
@@ -55,6 +56,7 @@ def write_film(path: Any, frames: Iterable[np.ndarray], fps: float = 25.0, quali
     finally:
         if encoder is not None and encoder.poll() is None:
             encoder.kill()
+            _end(encoder)
             encoder.wait()
         part.unlink(missing_ok=True)
     return count
@@ -68,6 +70,11 @@ def _start(part: Path, shape: tuple[int, ...], fps: float, quality: int, said: A
     coded = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", f"{quality}", "-movflags", "+faststart"]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *raw, *coded, str(part)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+
+
+def _end(encoder: subprocess.Popen) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        encoder.stdin.close()
 
 
 def check_film(path: Any, fps: float = 25.0) -> Path:

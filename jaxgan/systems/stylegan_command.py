@@ -26,8 +26,9 @@ class Options:
     """Images."""
     seed: int = 0
     """The latents are a function of it; image i is the same whatever n is."""
-    psi: float = 0.7
-    """Truncation: distance from the mean code, 1 for none. Negative: anti-faces."""
+    psi: float | None = None
+    """Truncation: distance from the mean code, 1 for none; negative: anti-faces. None: 0.7 of a StyleGAN, what its configuration says of a
+    MobileStyleGAN."""
     cutoff: int | None = None
     """Rows of the code that are truncated. None: 8 of a StyleGAN, all of a MobileStyleGAN."""
     label: int | None = None
@@ -57,7 +58,7 @@ def run(generator: Generator, options: Options) -> str:
         images = render(codes)
         viz.write_png(out, viz.grid(images) if len(images) > 1 else images[0])
         return f"{out}: {len(images)} images of {side}x{side} px{step}"
-    about = code_files.about_generator(style, space="W+", seed=options.seed, psi=options.psi)
+    about = code_files.about_generator(style, space="W+", seed=options.seed, psi=psi_of(generator, options))
     for first in range(0, len(codes), options.batch):
         block = codes[first : first + options.batch]
         filled = np.concatenate([block, np.repeat(block[-1:], options.batch - len(block), 0)])  # one compiled shape
@@ -87,6 +88,11 @@ def check(style: StyleGenerator, generator: Generator, options: Options, out: An
         raise FileExistsError(f"--out is {out}, which exists and is not an empty folder: name another")
 
 
+def psi_of(generator: Generator, options: Options) -> float:
+    """The truncation asked for, or the family's usual one."""
+    return getattr(generator.config, "psi", 0.7) if options.psi is None else options.psi
+
+
 def draw_codes(style: StyleGenerator, generator: Generator, options: Options) -> np.ndarray:
     """Truncated codes [n, rows, W]: latents N(0, 1), each with a key folded from its number."""
     import jax
@@ -104,6 +110,6 @@ def draw_codes(style: StyleGenerator, generator: Generator, options: Options) ->
             labels = (jnp.broadcast_to(one, (len(numbers), classes)),)
         codes = style.extend(style.map_latents(arrays, z, *labels))
         cutoff = CUTOFF.get(style.family, style.rows) if options.cutoff is None else options.cutoff
-        return edits.crossover(edits.truncate(codes, style.w_avg(arrays), options.psi), codes, cutoff)
+        return edits.crossover(edits.truncate(codes, style.w_avg(arrays), psi_of(generator, options)), codes, cutoff)
 
     return np.asarray(draw(style.arrays, np.uint32(options.seed), np.arange(options.n, dtype=np.uint32)))
