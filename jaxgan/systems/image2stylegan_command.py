@@ -24,6 +24,8 @@ from jaxgan.systems.image2stylegan_codes import given_codes
 from jaxgan.systems.image2stylegan_options import Options
 from jaxgan.systems.image2stylegan_photos import Photo
 
+CHUNK = 10
+"""Steps between two looks at ^C on a CPU, where a step of a large generator takes seconds; elsewhere five times as many."""
 LPIPS_SIDE = 256
 """LPIPS is measured at most at this side, by means over pixels."""
 FRAMES = 150
@@ -131,7 +133,7 @@ def _embed_group(place, style, problem, group, start, masks, others, title, stop
     total = sum(stage.steps for stage in problem.stages)
     shown = [0]
     every = {stage.name: max(1, stage.steps // FRAMES) for stage in problem.stages}
-    chunk = min([10 if jax.default_backend() == "cpu" else 50, *(every.values() if options.film else ())])
+    chunk = min([CHUNK if jax.default_backend() == "cpu" else 5 * CHUNK, *(every.values() if options.film else ())])
     before = {stage.name: sum(s.steps for s in problem.stages[:k]) for k, stage in enumerate(problem.stages)}
     with bar(f"{title}, steps", total) as advance:
 
