@@ -268,6 +268,7 @@ def _layer(
     style = None
     if network.styles:
         style = (w[:, index] @ p["style_kernel"] + p["style_bias"]).reshape(-1, 2, 1, 1, x.shape[-1])
+        style = style.astype(jnp.promote_types(x.dtype, jnp.float32))
     maps = noise[f"layer{index:02d}"].astype(x.dtype) if network.noise else None
     if maps is not None:
         maps = (maps if maps.ndim == 3 else maps[None])[..., None]
@@ -396,7 +397,7 @@ def activations(
     p = scaled(synthesis_layout(network), params["synthesis"])
     found, x = {}, None
     for i in range(max((int(name[5:7]) for name in names), default=-1) + 1):
-        found[f"layer{i:02d}_normalised"], x = _layer(network, p[f"layer{i:02d}"], i, x, w, noise, dtype)
+        found[f"layer{i:02d}_normalised"], x = _layer(network, p[f"layer{i:02d}"], i, x, w, noise, dtype, normalised=True)
         found[f"layer{i:02d}"] = x
     return {name: found[name] for name in names}
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan.nets import frozen
 from jaxgan.nets.layers import convolve
 
 BLOCKS = (2, 2, 3, 3, 3)
@@ -66,6 +68,20 @@ def params(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, jax.Array]]:
     return result
 
 
+def freeze(params: Mapping[str, Mapping[str, jax.Array]], side: int, *, minimal: bool | None = None) -> dict[str, dict[str, Any]]:
+    """The parameters made ready for gradients with respect to images of this side: see ``jaxgan.nets.frozen``.
+
+    ``minimal``: minimal filtering where it pays; None: on a CPU. It keeps two sets of 16 of each such kernel in the place of one. On
+    devices that round products the precision is then the device's own.
+    """
+    minimal = jax.default_backend() == "cpu" if minimal is None else minimal
+    ready = {}
+    for name, layer in params.items():
+        pays = minimal and frozen.pays(layer["kernel"], side >> (int(name[4]) - 1))
+        ready[name] = {**layer, "kernel": frozen.freeze(layer["kernel"], pays)}
+    return ready
+
+
 def scale_imagenet(images: jax.Array) -> jax.Array:
     """Images [..., 3] in [-1, 1] less ImageNet's mean, over its deviation; what torchvision's weights were trained on, and LPIPS uses."""
     return (images - jnp.asarray(IMAGENET_MEAN, images.dtype)) / jnp.asarray(IMAGENET_DEVIATION, images.dtype)
@@ -110,7 +126,12 @@ def _features(params, images, names, precision):
         number = name[4:]
         if number.endswith("_1") and number != "1_1":
             x = _halve(x)
-        x = convolve(x, params[name]["kernel"], precision=precision) + params[name]["bias"].astype(x.dtype)
+        kernel = params[name]["kernel"]
+        if isinstance(kernel, frozen.FrozenKernel):
+            x = frozen.convolve_frozen(x, kernel)
+        else:
+            x = convolve(x, kernel, precision=precision)
+        x = x + params[name]["bias"].astype(x.dtype)
         if name in names:
             found[name] = x
         x = jax.nn.relu(x)
