@@ -3,6 +3,12 @@
 Reproduces: nothing published; it shows that growing, styles and R1 work together.
 Command:    jaxgan train configs/stylegan_scenes.py --workdir runs/stylegan_scenes
 Hardware:   1 CPU core.
+Measured:   5.5 s/kimg at 32 px on one core, and half a minute to compile each of the five stages. After 220 kimg sky, clouds, sun, grass,
+            roads, water, houses and nights can be told.
+
+Chosen for a short run, away from the published recipe: narrow networks, 20 kimg in place of 600 for each part of the growing, minibatches
+of 16 throughout, three times its learning rate, a tenth of its R1 weight (there are 32 x 32 in place of 1024 x 1024 pixels), and an
+average with a shorter memory.
 """
 
 import dataclasses
@@ -35,20 +41,8 @@ def config() -> Experiment:
 
 
 def tiny() -> Experiment:
-    model = dataclasses.replace(
-        config().model,
-        resolution=8,
-        fmap_base=32,
-        fmap_max=8,
-        latent_size=8,
-        w_size=8,
-        mapping_width=8,
-        mapping_layers=2,
-        start=4,
-        train_kimg=0.04,
-        fade_kimg=0.04,
-        batches=((4, 8),),
-    )
+    small = dict(resolution=16, fmap_base=64, fmap_max=8, latent_size=8, w_size=8, mapping_width=8, mapping_layers=2)
+    model = dataclasses.replace(config().model, **small, start=8, train_kimg=0.04, fade_kimg=0.04, batches=((4, 8),))
     return Experiment(
         model=model,
         data=Data(source="scenes", count=64),

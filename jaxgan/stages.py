@@ -22,11 +22,14 @@ from jaxgan.system import Stage, State, System
 class Plan:
     """The stages of one run of a system.
 
+    ``mesh``: of the run, where it is known, to check the batches against.
+
     Raises:
-      ValueError: stages that do not follow each other, or ``run.batch`` is not that of the last.
+      ValueError: stages that do not follow each other, ``run.batch`` is not that of the last, or a batch does not fit the mesh or the
+        processes.
     """
 
-    def __init__(self, system: System, run: configure.Run):
+    def __init__(self, system: System, run: configure.Run, mesh: Mesh | None = None):
         self.staged = bool(system.stages)
         self.stages = tuple(system.stages) or (Stage("", 0, run.batch, system.step, system.prepare, _unchanged),)
         self._system, self._seed = system, run.seed
@@ -38,6 +41,14 @@ class Plan:
             raise ValueError(
                 f"run.batch = {run.batch}, but the last stage, {last.name}, has {last.batch} samples in a step: use {last.batch}"
             )
+        for stage in self.stages if mesh is not None else ():
+            name = f"stage {stage.name}: " if self.staged else ""
+            try:
+                parallel.check_batch(stage.batch, mesh)
+            except ValueError as error:
+                raise ValueError(f"{name}{error}") from None
+            if stage.batch % jax.process_count():
+                raise ValueError(f"{name}batch {stage.batch} does not divide over {jax.process_count()} processes: use a multiple")
         self._before = [0]
         for stage, following in zip(self.stages, self.stages[1:], strict=False):
             self._before.append(self._before[-1] + (following.first - stage.first) * stage.batch)
@@ -88,16 +99,6 @@ class Plan:
             workers=workers,
         )
 
-    def check(self, mesh: Mesh) -> None:
-        """Refuses a stage whose batch does not fit the mesh or the processes; ValueError."""
-        for stage in self.stages:
-            try:
-                parallel.check_batch(stage.batch, mesh)
-            except ValueError as error:
-                raise ValueError(f"stage {stage.name}: {error}" if self.staged else str(error)) from None
-            if stage.batch % jax.process_count():
-                raise ValueError(f"{stage.batch} samples in a step do not divide over {jax.process_count()} processes: use a multiple")
-
     def describe(self) -> list[str]:
         """A line for each stage of the run; none for a run in one part."""
         lines = []
@@ -106,8 +107,19 @@ class Plan:
                 end = self.end(number)
                 shown = f"{self.kimg(stage.first):g} to {self.kimg(end):g} kimg"
                 lines.append(f"stage {stage.name}: steps {stage.first + 1:,} to {end:,} of {stage.batch} samples, {shown}")
+        if lines:
+            lines.append(f"the figures of a step are those of stage {self.stages[-1].name}")
         return lines
 
 
 def _unchanged(state: State) -> State:
     return state
+
+
+def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
+    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)}
+    if system.labels:
+        black["label"] = np.zeros((2 * system.records, *system.image[:2]), np.uint8)
+    probe = system.prepare(black, np.random.default_rng(0))
+    return {name: jax.ShapeDtypeStruct((batch, *np.shape(value)[1:]), np.asarray(value).dtype) for name, value in probe.items()}

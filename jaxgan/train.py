@@ -20,6 +20,7 @@ from jaxgan.data import pipeline
 from jaxgan.probes import Probes
 from jaxgan.report import Report, duration
 from jaxgan.stages import Plan
+from jaxgan.stages import batch_shapes as batch_shapes
 from jaxgan.stopping import Stop
 from jaxgan.system import State, System, leaf_names
 
@@ -61,15 +62,6 @@ def step_function(system: System, seed: int) -> Callable[[State, Mapping[str, An
     return step
 
 
-def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
-    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)}
-    if system.labels:
-        black["label"] = np.zeros((2 * system.records, *system.image[:2]), np.uint8)
-    probe = system.prepare(black, np.random.default_rng(0))
-    return {name: jax.ShapeDtypeStruct((batch, *np.shape(value)[1:]), np.asarray(value).dtype) for name, value in probe.items()}
-
-
 def _check_run(run: configure.Run) -> None:
     counts = {"log_every": 0, "save_every": 0, "sample_every": 0, "samples": 0, "keep": 1, "seed": 0, "probe_every": 0, "probe_images": 1}
     for name, least in {"batch": 1, **counts}.items():
@@ -77,8 +69,6 @@ def _check_run(run: configure.Run) -> None:
             raise ValueError(f"run.{name} = {getattr(run, name)}: give at least {least}")
     if not (run.kimg > 0 and np.isfinite(run.kimg)):
         raise ValueError(f"run.kimg = {run.kimg}: give a number above 0")
-    if run.batch % jax.process_count():
-        raise ValueError(f"run.batch = {run.batch} does not divide over {jax.process_count()} processes: use a multiple")
 
 
 def _check_config(experiment: configure.Experiment, workdir: epath.Path, saved: checkpoint.Checkpoints) -> list[str]:
@@ -154,10 +144,8 @@ def train(
     run, workdir = experiment.run, epath.Path(workdir)
     _check_run(run)
     mesh = parallel.make_mesh(run.mesh)
-    parallel.check_batch(run.batch, mesh)
     system: System = experiment.model.system()
-    plan = Plan(system, run)
-    plan.check(mesh)
+    plan = Plan(system, run, mesh)
     steps = plan.steps
     report = Report(workdir, steps=steps, batch=run.batch, quiet=quiet, main=parallel.is_main(), images=plan.images)
     saved = checkpoint.Checkpoints(workdir / "checkpoints", keep=run.keep, say=report.say)
@@ -343,9 +331,8 @@ def _loop(
     step, stopping = begun, False
     while step < last and not stopping:
         number = plan.number(step)
-        stage = plan.stages[number]
-        if step == stage.first and plan.staged:
-            state, position = jax.jit(stage.enter, donate_argnums=0, out_shardings=whole)(state), None
+        if plan.staged and step == plan.stages[number].first:
+            state, position = jax.jit(plan.stages[number].enter, donate_argnums=0, out_shardings=whole)(state), None
         state, step, stopping = work(number, state, step, position)
     return step
 
@@ -364,10 +351,8 @@ def dry_run(experiment: configure.Experiment) -> str:
     run = experiment.run
     _check_run(run)
     mesh = parallel.make_mesh(run.mesh)
-    parallel.check_batch(run.batch, mesh)
     system: System = experiment.model.system()
-    plan = Plan(system, run)
-    plan.check(mesh)
+    plan = Plan(system, run, mesh)
     whole = NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state: State = jax.eval_shape(lambda: init_state(system, run.seed))
@@ -401,8 +386,6 @@ def dry_run(experiment: configure.Experiment) -> str:
     devices = f"{mesh.size} × {jax.devices()[0].device_kind}, mesh {tuple(mesh.shape.values())}"
     lines += plan.describe()
     lines.append(f"{plan.steps:,} steps {'' if plan.staged else f'of {run.batch} samples '}on {devices}")
-    if plan.staged:
-        lines.append(f"The step below is that of the last stage, {plan.stages[-1].name}, with {run.batch} samples.")
     if flops:
         lines.append(f"FLOPs of a step: {flops:.4g} ({flops / run.batch / 1e9:,.3f} GFLOP per sample)")
     memory = program.memory_analysis()

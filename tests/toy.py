@@ -20,7 +20,7 @@ import optax
 
 from jaxgan import configure
 from jaxgan.data import pipeline
-from jaxgan.system import State, System, leaf_names
+from jaxgan.system import Stage, State, System, leaf_names
 
 
 class Pictures:
@@ -41,12 +41,28 @@ class Config:
     """Learning rate."""
     bad_step: int = -1
     """At this step (from 0) the gradient of G/out is made infinite."""
+    stages: tuple[tuple[int, int], ...] = ()
+    """(first step, batch) of each stage; every stage learns at half the rate of the one before, with fresh optimisers."""
 
     def system(self) -> System:
         return system(self)
 
 
 def system(config: Config) -> System:
+    """The game, in stages where the configuration names some."""
+    parts = [part(dataclasses.replace(config, rate=config.rate / 2**number)) for number in range(len(config.stages))]
+    stages = [
+        Stage(f"part {number}", first, batch, alone.step, alone.prepare, lambda state, alone=alone: state._replace(opt=fresh(state)))
+        for number, ((first, batch), alone) in enumerate(zip(config.stages, parts, strict=True))
+    ]
+    return part(config)._replace(stages=stages) if stages else part(config)
+
+
+def fresh(state: State) -> dict[str, Any]:
+    return jax.tree.map(jnp.zeros_like, state.opt)
+
+
+def part(config: Config) -> System:
     tx = optax.adam(config.rate)
     owns = {"D": ("D",), "G": ("G",)}
 

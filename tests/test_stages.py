@@ -1,0 +1,122 @@
+"""Runs in stages: images are counted exactly, every stage has its own data and optimisers, and resuming between two changes nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxgan import checkpoint, report
+from jaxgan.checkpoint import Checkpoints
+from jaxgan.configure import Run
+from jaxgan.data import pipeline
+from jaxgan.stages import Plan
+from jaxgan.train import Result, dry_run, train
+
+PARTS = ((0, 32), (4, 24), (11, 8))
+
+
+@pytest.fixture(scope="module")
+def toy() -> Any:
+    """The toy system, as the module jaxgan.systems.toy, with its own pictures in place of `open_source`."""
+    spec = importlib.util.spec_from_file_location("jaxgan.systems.toy", Path(__file__).parent / "toy.py")
+    module, opened = importlib.util.module_from_spec(spec), pipeline.open_source
+    sys.modules["jaxgan.systems.toy"] = module
+    spec.loader.exec_module(module)
+    yield module
+    pipeline.open_source = opened
+    del sys.modules["jaxgan.systems.toy"]
+
+
+def staged(toy: Any, stages: Any = PARTS, **run: Any) -> Any:
+    """4 steps of 32, 7 of 24, and 5 of 8 samples: 336 in 16 steps."""
+    settings = {"batch": 8, "kimg": 0.336, "log_every": 1, "save_every": 5, "sample_every": 0}
+    return toy.experiment({"stages": stages}, **(settings | run))
+
+
+def end(workdir: Path) -> dict[str, Any]:
+    """Step, checksums and data position of the newest checkpoint."""
+    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
+    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
+    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"step": step, "positions": manifest["positions"]}
+
+
+def log(workdir: Path) -> list[dict[str, Any]]:
+    lines = report.read_metrics(workdir / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("staged") / "run"
+    assert train(staged(toy), workdir, quiet=True) == Result(16, 16, "finished")
+    return workdir
+
+
+def test_steps_and_images_against_counting_them(toy: Any) -> None:
+    system = toy.Config(stages=PARTS).system()
+    sizes = [32] * 4 + [24] * 7 + [8] * 400
+    for wanted in (1, 31, 32, 33, 127, 128, 129, 152, 296, 297, 336, 2000):
+        plan = Plan(system, Run(batch=8, kimg=wanted / 1000))
+        shown, steps = 0, 0
+        while shown < wanted:
+            shown, steps = shown + sizes[steps], steps + 1
+        assert (plan.steps, plan.images(plan.steps)) == (steps, shown), wanted
+    plan = Plan(system, Run(batch=8, kimg=1.0))
+    assert [plan.images(step) for step in range(30)] == [sum(sizes[:step]) for step in range(30)]
+    assert [plan.stages[plan.number(step)].batch for step in range(30)] == sizes[:30]
+
+
+def test_the_log_counts_images_and_each_stage_has_its_batch_rate_and_data(toy: Any, whole: Path) -> None:
+    lines = log(whole)
+    assert [line["kimg"] for line in lines] == [0.032 * i for i in range(1, 5)] + [(128 + 24 * i) / 1000 for i in range(1, 8)] + [
+        (296 + 8 * i) / 1000 for i in range(1, 6)
+    ]
+    system = toy.Config(stages=PARTS).system()
+    plan = Plan(system, Run(batch=8, kimg=0.336, seed=3))
+    assert len({plan.seed(number) for number in range(3)}) == 3 and plan.seed(0) == 3
+    for number, (first, batch) in enumerate(PARTS):
+        images = next(plan.open(number, toy.Pictures(), 0))["image"].reshape(batch, -1)
+        assert lines[first]["data"] == pytest.approx(float((images * np.arange(1.0, 65.0)).sum()), rel=1e-4)
+    like = jax.eval_shape(system.init, jax.random.key(0))
+    found = Checkpoints(whole / "checkpoints").restore(like)
+    assert found.step == 16 and found.note["kimg"] == 0.336
+    assert found.state.opt["G"][0].count == 5, "updates since the last stage began"
+
+
+@pytest.mark.parametrize("stops", [(2, 2, 7), (4, 7), (11, 1)], ids=["inside", "on the boundaries", "on the second"])
+def test_a_resumed_run_in_stages_is_the_run_that_was_not_interrupted(toy: Any, whole: Path, tmp_path: Path, stops: tuple) -> None:
+    for steps in stops:
+        assert train(staged(toy), tmp_path / "run", quiet=True, stop_after_steps=steps).status == "stopped"
+    assert train(staged(toy), tmp_path / "run", quiet=True).status == "finished"
+    assert end(tmp_path / "run") == end(whole) and log(tmp_path / "run") == log(whole)
+
+
+def test_the_console_and_the_dry_run_count_through_the_stages(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(staged(toy), tmp_path / "run", stop_after_steps=5)
+    out = capsys.readouterr().out
+    assert "kimg 0.152/0.336" in out and "Compiling the step of stage part 1 " in out
+    train(staged(toy), tmp_path / "run")
+    assert "Finished at step 16 (0.336 kimg)" in capsys.readouterr().out
+    text = dry_run(staged(toy))
+    assert "stage part 1: steps 5 to 11 of 24 samples, 0.128 to 0.296 kimg" in text and "\n16 steps on 8" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 16}, r"run\.batch = 16, but the last stage, part 2, has 8 samples in a step: use 8"),
+        ({"stages": ((0, 32), (4, 20), (11, 8))}, "stage part 1: batch 20 does not divide over the 8 devices"),
+        ({"stages": ((0, 32), (11, 8), (11, 8))}, r"stages begin after \[0, 11, 11\] steps"),
+    ],
+)
+def test_stages_that_cannot_work_are_refused_with_nothing_written(toy: Any, tmp_path: Path, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train(staged(toy, **change), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").glob("*"))
