@@ -268,7 +268,7 @@ def _layer(
     style = None
     if network.styles:
         style = (w[:, index] @ p["style_kernel"] + p["style_bias"]).reshape(-1, 2, 1, 1, x.shape[-1])
-        style = style.astype(jnp.promote_types(x.dtype, jnp.float32))
+        style = style.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     maps = noise[f"layer{index:02d}"].astype(x.dtype) if network.noise else None
     if maps is not None:
         maps = (maps if maps.ndim == 3 else maps[None])[..., None]
