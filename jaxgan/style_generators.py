@@ -88,7 +88,7 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
 
     if not network.styles:
         raise ValueError("this StyleGAN was built without styles (styles false), so it has no codes of several rows")
-    folded, folded_params = stylegan.fold(network, params)
+    folded, folded_params = stylegan.freeze(network, params)
     # A run that still grows makes its images at the level of detail it has reached, doubled up to R.
     level, fade = stylegan.split_lod(float(state.get("lod", 0.0)))
     names = tuple(f"layer{i:02d}" for i in range(network.layers - 2 * level - (0 if fade is None else 2)))

@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from jaxgan import invert, invert_files, parallel, perceptual
+from jaxgan.nets import vgg
 from jaxgan.style_generators import StyleGenerator, check_resolution
 from jaxgan.systems import image2stylegan_plus as plus
 from jaxgan.systems import image2stylegan_projector as projector
@@ -50,8 +51,6 @@ def open_networks(options: Options, path: Any = None) -> Networks:
     """
     from jaxgan import weights
     from jaxgan.metrics import lpips
-    from jaxgan.nets import vgg
-
     judge = options.method == "projector"
     try:
         arrays, about = weights.load("vgg16", path), weights.about("vgg16", path)
@@ -165,10 +164,12 @@ def prepare(generator: StyleGenerator, options: Options, networks: Networks) -> 
     if options.noise_steps and stored:
         stages.append(Stage("noise", options.noise_steps, noise_loss, optax.adam(options.noise_learning_rate), None, noised))
     frozen = {"generator": generator.arrays, "noise": stored, "mean": generator.w_avg(generator.arrays)}
-    frozen |= {"vgg": networks.vgg if loss.taps or options.style_weight else {}}
+    seen = loss.size or side
+    frozen |= {"vgg": vgg.freeze(networks.vgg, seen) if loss.taps or options.style_weight else {}}
     if is_projector:
         mean, deviation = projector.mean_and_deviation(generator)
-        frozen |= {"lpips": networks.lpips, "mean": jnp.asarray(mean), "deviation": jnp.asarray(deviation)}
+        judge = {**networks.lpips, "vgg": vgg.freeze(networks.lpips["vgg"], min(side, 256))}
+        frozen |= {"lpips": judge, "mean": jnp.asarray(mean), "deviation": jnp.asarray(deviation)}
     return Problem(options, side, frozen, tuple(stages), jax.jit(make_targets), networks)
 
 
