@@ -11,28 +11,31 @@ from jaxgan.nets import stylegan, vgg
 from jaxgan.style_generators import of_stylegan
 from jaxgan.systems.image2stylegan import Networks
 
-SIDE = 16
-NETWORK = stylegan.Generator(
-    widths=stylegan.channel_widths(SIDE, 32, maximum=8), latent_size=6, w_size=6, mapping_width=8, mapping_layers=2, channels=3
-)
+SIDE = 8
+"""A run on it compiles in seconds; LPIPS needs 16."""
 
 
-def arrays(seed: int = 0):
+def network(side: int = SIDE) -> stylegan.Generator:
+    widths = stylegan.channel_widths(side, 32, maximum=8)
+    return stylegan.Generator(widths=widths, latent_size=6, w_size=6, mapping_width=8, mapping_layers=2, channels=3)
+
+
+def arrays(of: stylegan.Generator, seed: int = 0):
     """(params, state) of the generator; images stay near [-1, 1]."""
     rng = np.random.default_rng(seed)
     params = jax.tree.map(
         lambda leaf: leaf.fill + jnp.asarray(rng.normal(scale=leaf.deviation or 0.3, size=leaf.shape), jnp.float32),
-        stylegan.layout(NETWORK),
+        stylegan.layout(of),
     )
     params["mapping"] = jax.tree.map(lambda x: x * 0.7, params["mapping"])
-    top = params["synthesis"][f"rgb{SIDE}"]
-    params["synthesis"][f"rgb{SIDE}"] = jax.tree.map(lambda x: x * 0.3, top)
-    noise = {f"layer{i:02d}": jnp.asarray(rng.normal(size=(NETWORK.side(i),) * 2), jnp.float32) for i in range(NETWORK.layers)}
-    return params, {"w_avg": jnp.asarray(rng.normal(size=NETWORK.w_size) * 0.1, jnp.float32), "noise": noise}
+    top = params["synthesis"][f"rgb{of.resolution}"]
+    params["synthesis"][f"rgb{of.resolution}"] = jax.tree.map(lambda x: x * 0.3, top)
+    noise = {f"layer{i:02d}": jnp.asarray(rng.normal(size=(of.side(i),) * 2), jnp.float32) for i in range(of.layers)}
+    return params, {"w_avg": jnp.asarray(rng.normal(size=of.w_size) * 0.1, jnp.float32), "noise": noise}
 
 
-def generator(seed: int = 0, digest: str = "0" * 64):
-    return of_stylegan(NETWORK, *arrays(seed), digest)
+def generator(seed: int = 0, digest: str = "0" * 64, side: int = SIDE):
+    return of_stylegan(network(side), *arrays(network(side), seed), digest)
 
 
 def vgg_arrays(seed: int = 1) -> dict[str, np.ndarray]:
