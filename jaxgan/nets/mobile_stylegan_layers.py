@@ -8,7 +8,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jaxgan.nets import windows
 
@@ -35,18 +34,15 @@ def inverse_haar(bands: jax.Array) -> jax.Array:
 def haar(images: jax.Array) -> jax.Array:
     """The inverse of ``inverse_haar``: [N, 2H, 2W, C] -> [N, H, W, 4 C]."""
     batch, height, width, channels = images.shape
-    blocks = images.reshape(batch, height // 2, 2, width // 2, 2, 1, channels)
-    signs = jnp.asarray(SIGNS, images.dtype)[..., None]
-    total = sum(blocks[:, :, i, :, j] * signs[:, i, j] for i in (0, 1) for j in (0, 1))
-    return total.reshape(batch, height // 2, width // 2, 4 * channels)
+    blocks = images.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    pixels = [(blocks[:, :, i, :, j], SIGNS[:, i, j].tolist()) for i in (0, 1) for j in (0, 1)]
+    # Each band from the four pixels anew: XLA then makes the image before it. With shared sums it does not, and the nine products of
+    # a depthwise gradient before this were done anew for each band.
+    bands = [sum(pixel * jnp.asarray(signs[band], images.dtype) for pixel, signs in pixels) for band in range(4)]
+    return jnp.concatenate(bands, -1)
 
 
-def _inverse_haar_backward(_, cotangent):
-    # apart from what comes before and after it: fused, the nine products of a depthwise gradient are done anew for each of the bands
-    return (lax.optimization_barrier(haar(lax.optimization_barrier(cotangent))),)
-
-
-inverse_haar.defvjp(lambda bands: (inverse_haar(bands), None), _inverse_haar_backward)
+inverse_haar.defvjp(lambda bands: (inverse_haar(bands), None), lambda _, cotangent: (haar(cotangent),))
 haar.defvjp(lambda images: (haar(images), None), lambda _, cotangent: (inverse_haar(cotangent),))
 
 

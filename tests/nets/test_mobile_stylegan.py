@@ -88,7 +88,7 @@ def test_gradients_of_the_operations_are_those_of_finite_differences():
             (layers.convolve_small, (x, jnp.asarray(rng.standard_normal((3, 3, 4, 2))))),
             (layers.leaky_relu, (x,)),
         ):
-            check_grads(function, arguments, 1, ["rev"], atol=1e-7, rtol=1e-7)
+            check_grads(jax.jit(function), arguments, 1, ["rev"], atol=1e-7, rtol=1e-7)
 
 
 def test_the_gradient_of_an_image_with_respect_to_codes_and_noise(small):
@@ -97,6 +97,7 @@ def test_the_gradient_of_an_image_with_respect_to_codes_and_noise(small):
         params, noise = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, noise))
         codes, target = jnp.asarray(codes_of(4), jnp.float64), jnp.asarray(np.random.default_rng(1).standard_normal((2, 32, 32, 3)))
 
+        @jax.jit
         def loss(codes, noise):
             return jnp.sum(nets.synthesise(params, codes, noise) * target)
 
@@ -113,26 +114,33 @@ def test_the_image_is_made_from_behind_each_of_the_activations(small):
     codes = jnp.asarray(codes_of(5))
     whole = jax.jit(nets.synthesise)(params, codes, noise)
     names = nets.rows(nets.layers_of(params))
-    found = nets.activations(params, codes, noise)
-    assert (
-        tuple(found)
-        == names
-        == ("conv1", "layer0_up", "layer0_conv1", "layer0_conv2", *(f"layer1_{p}" for p in ("up", "conv1", "conv2")), "to_img")
+    found = jax.jit(nets.activations)(params, codes, noise)
+    assert set(found) == set(names) and names == (
+        "conv1",
+        *(f"layer{i}_{part}" for i in (0, 1) for part in ("up", "conv1", "conv2")),
+        "to_img",
     )
-    for row, (name, activation) in enumerate(found.items()):
-        assert activation.shape[1] == (nets.side_of(name) if name != "to_img" else 16)
-        unread = codes.at[:, : row + 1].set(np.nan)  # rows before the start play no part
-        np.testing.assert_allclose(nets.synthesise(params, unread, noise, start=(name, activation)), whole, atol=1e-4)
+    assert [found[name].shape[1] for name in names] == [nets.side_of(name) for name in names[:-1]] + [16]
+
+    @jax.jit
+    def resumed(found):
+        # the rows of codes before the start play no part
+        rests = (codes.at[:, : row + 1].set(jnp.nan) for row in range(len(names)))
+        return {name: nets.synthesise(params, rest, noise, start=(name, found[name])) for name, rest in zip(names, rests, strict=True)}
+
+    for image in resumed(found).values():
+        np.testing.assert_allclose(image, whole, atol=1e-4)
 
 
 def test_noise_of_each_image_and_shared_noise(small):
     _, params, noise = small
-    codes = codes_of(6)
-    each = {name: jnp.stack([maps, 2 * maps]) for name, maps in noise.items()}
-    images = nets.synthesise(params, codes, each)
-    np.testing.assert_allclose(images[:1], nets.synthesise(params, codes[:1], noise), atol=1e-5)
-    doubled = {name: 2 * maps for name, maps in noise.items()}
-    np.testing.assert_allclose(images[1:], nets.synthesise(params, codes[1:], doubled), atol=1e-5)
+    codes, draw = codes_of(6), jax.jit(nets.synthesise)
+    each = {name: np.stack([maps, 2 * maps]) for name, maps in noise.items()}
+    images = draw(params, codes, each)
+    for i, factor in enumerate((1, 2)):
+        shared_by_both = draw(params, codes, {name: factor * maps for name, maps in noise.items()})
+        np.testing.assert_allclose(images[i], shared_by_both[i], atol=1e-5)
+    assert np.abs(images[1] - draw(params, codes, noise)[1]).max() > 0.01
 
 
 def test_what_does_not_fit_is_refused(small):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -79,14 +77,10 @@ def test_images_drawn_are_truncated_ones_whatever_the_number_of_devices(folder):
     assert drawn.shape == (64, 16, 16, 3) and drawn.dtype == np.uint8
     params, model = (generators.nested(generator.arrays, part)["G"] for part in ("params", "model"))
     z = jax.random.normal(jax.random.fold_in(jax.random.key(5), 2), (64, 6))
-    w = np.asarray(nets.map_latents(params, z))
+    w = np.asarray(jax.jit(nets.map_latents)(params, z))
     codes = np.repeat((model["w_avg"] + 0.5 * (w - model["w_avg"]))[:, None], 5, 1)
     wanted = generators.quantise(jax.jit(nets.synthesise)(params, codes, model["noise"]))
     assert np.abs(wanted.astype(int) - drawn).max() <= 1 and len(np.unique(wanted)) > 50
-
-    mean_only = generator._replace(config=dataclasses.replace(generator.config, psi=0.0))
-    same = generators.drawing(mean_only)(0, 0)
-    assert np.array_equal(same, np.broadcast_to(same[:1], same.shape))
 
 
 def test_the_mean_code_is_that_of_many_latents(folder):
@@ -125,8 +119,8 @@ def test_files_that_are_not_it_are_refused_and_nothing_is_written(tmp_path, caps
 
 
 def test_training_is_not_offered(folder):
-    system = mobile_stylegan.Config(WIDTHS, 6, 6, 2).system()
+    system = generators.open_generator(folder).config.system()
     with pytest.raises(ValueError, match="not trained here"):
-        system.step(system.init(jax.random.key(0)), {"image": jnp.zeros((1, 16, 16, 3), jnp.uint8)}, jax.random.key(0))
+        system.step(jax.eval_shape(system.init, jax.random.key(0)), {}, jax.random.key(0))
     with pytest.raises(ValueError, match="multiples of 4"):
         mobile_stylegan.Config((8, 6))
