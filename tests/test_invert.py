@@ -81,7 +81,8 @@ def test_each_image_goes_where_it_goes_alone(kind):
     loss = {"clipped": quadratic, "lbfgs": rosenbrock, "noisy": noisy}[kind]
     tx = {"clipped": optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.2)), "lbfgs": LBFGS, "noisy": ADAM}[kind]
     start = AIMS[:, ::-1] * 2
-    together = [go(loss, tx, start, steps=25, chunk=10, mesh=mesh) for mesh in (None, parallel.make_mesh())]
+    forms = ({"one_by_one": False}, {"one_by_one": True}, {"mesh": parallel.make_mesh()})
+    together = [go(loss, tx, start, steps=25, chunk=10, **form) for form in forms]
     for i in range(5):
         alone = go(loss, tx, start, rows=slice(i, i + 1), steps=25, chunk=10)
         for run in together:

@@ -176,7 +176,7 @@ def test_eight_images_go_where_each_goes_alone_also_on_eight_devices(eight, opti
     tx = optax.lbfgs(memory_size=4, linesearch=optax.scale_by_zoom_linesearch(10)) if optimiser == "lbfgs" else ADAM
     stop = invert.Stop(tolerance=0.0255, patience=1) if "stop" in optimiser else None
     go = functools.partial(embed, case, "wplus", "mse", tx=tx, stop=stop)
-    together = go(codes, images)
+    together = go(codes, images, one_by_one=False)
     split = go(codes, images, mesh=parallel.make_mesh())
     some = go(codes[:6], images[:6], mesh=parallel.make_mesh())
     assert some.variables["wplus"].shape == codes[:6].shape and some.history["loss"].shape == (STEPS + 1, 6)
