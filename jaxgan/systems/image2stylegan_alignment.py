@@ -1,8 +1,9 @@
 """Whether a photo's face lies where a generator of aligned faces expects it: eyes and mouth of a face parser against FFHQ's framing.
 
-FFHQ frames a face by its eyes and mouth: with e the distance of the eyes, m that of the eyes' middle to the mouth, the side of the square
-is 2 max(2 e, 1.8 m), and its centre lies 0.1 m below the eyes' middle. A face that lies otherwise gets a code too, but a poorer one: what
-the generator knows of faces is tied to their place.
+With e the distance of the eyes and m that of the eyes' middle to the mouth, the side of FFHQ's square is taken to be 2 max(2 e, 1.8 m), and
+its centre 0.1 m below the eyes' middle. Faces that a generator of FFHQ draws bear it out: on four of MobileStyleGAN's that side is 1.00,
+1.00, 1.00 and 1.09 of the image's, and the centre lies within 0.3 % of the image's. A face that lies otherwise gets a code, too, but a
+poorer one: what the generator knows of faces is tied to their place.
 """
 
 from __future__ import annotations
