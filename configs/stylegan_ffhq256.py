@@ -28,5 +28,5 @@ def tiny() -> Experiment:
     return Experiment(
         model=model,
         data=Data(source="scenes", count=64),
-        run=Run(batch=8, kimg=0.12, log_every=2, save_every=5, sample_every=5, samples=4),
+        run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
     )
