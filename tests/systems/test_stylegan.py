@@ -68,13 +68,12 @@ def test_the_host_reduces_with_a_rounded_box_filter_and_mirrors_about_half():
 
 
 def test_a_level_known_at_run_time_gives_the_image_of_that_level():
-    config = dataclasses.replace(SMALL, resolution=16)
-    network, state = config.generator(), filled(config)
+    network, state = SMALL.generator(), filled(SMALL)
     w = jax.random.normal(jax.random.key(1), (2, network.rows, network.w_size))
     noise = nets.draw_noise(network, jax.random.key(2), 2)
     params = state.params["G"]
     found = quick(lambda lod: nets.synthesise_at(network, params, w, noise, lod))
-    for lod in (0.0, 0.3, 1.0, 1.75, 2.0):
+    for lod in (0.0, 0.3, 1.0):
         level, fade = nets.split_lod(lod)
         expected = quick(functools.partial(nets.synthesise, network, level=level, fade=fade))(params, w, noise)
         np.testing.assert_allclose(found(jnp.float32(lod)), expected, atol=2e-5, err_msg=f"lod {lod}")
