@@ -13,6 +13,7 @@ Accelerators have their own choice of algorithms: ``minimal=False`` keeps the pl
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgan.nets.layers import DIMENSIONS, convolve_pool, upsample_convolve
+from jaxgan.nets.layers import convolve, convolve_pool, upsample_convolve
 
 MINIMAL_CHANNELS, MINIMAL_SIDE = 128, 64
 """Minimal filtering from this many input channels on, and up to this side of the small image; measured on one core, AVX2."""
@@ -77,14 +78,16 @@ def _frozen_only(kernel: Any) -> None:
         raise ValueError("a frozen kernel has no gradient; train with the network's own parameters, not with frozen ones")
 
 
-@jax.custom_vjp
-def convolve_frozen(x: jax.Array, kernel: FrozenKernel) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve_frozen(x: jax.Array, kernel: FrozenKernel, precision: Any = None) -> jax.Array:
     """``convolve(x, kernel)`` of stride 1 with zero padding: [N, H, W, I] -> [N, H, W, O]; differentiable in ``x`` alone.
+
+    ``precision``: of the products, forward and backward, on devices that round them.
 
     Raises:
       ValueError: a gradient with respect to the kernel is asked for.
     """
-    return _convolve(x, kernel.forward)
+    return _convolve(x, kernel.forward, precision)
 
 
 @jax.custom_vjp
@@ -99,43 +102,42 @@ def upsample_convolve_frozen(x: jax.Array, kernel: FrozenKernel) -> jax.Array:
     return _double(x, kernel.forward)
 
 
-def _convolve_forward(x, kernel):
+def _convolve_forward(x, kernel, precision):
     _frozen_only(kernel)
     kernel = jax.tree.map(lambda leaf: leaf.value, kernel, is_leaf=lambda leaf: hasattr(leaf, "perturbed"))
-    return _convolve(x.value, kernel.forward), kernel
+    return _convolve(x.value, kernel.forward, precision), kernel
 
 
 def _upsample_forward(x, kernel):
     _frozen_only(kernel)
     kernel = jax.tree.map(lambda leaf: leaf.value, kernel, is_leaf=lambda leaf: hasattr(leaf, "perturbed"))
-    return upsample_convolve_frozen(x.value, kernel), (kernel, x.value.shape)
+    return upsample_convolve_frozen(x.value, kernel), kernel
 
 
 def _nothing(kernel):
     return jax.tree.map(jnp.zeros_like, kernel)
 
 
-def _convolve_backward(kernel, cotangent):
-    return _convolve(cotangent, kernel.backward), _nothing(kernel)
+def _convolve_backward(precision, kernel, cotangent):
+    return _convolve(cotangent, kernel.backward, precision), _nothing(kernel)
 
 
-def _upsample_backward(saved, cotangent):
-    kernel, _ = saved
+def _upsample_backward(kernel, cotangent):
     if len(kernel.backward) == 1:
         return 4 * convolve_pool(cotangent, kernel.backward[0]), _nothing(kernel)
     return _halve(cotangent, kernel.backward), _nothing(kernel)
 
 
-def _convolve(x: jax.Array, parts: tuple[jax.Array, ...]) -> jax.Array:
+def _convolve(x: jax.Array, parts: tuple[jax.Array, ...], precision: Any) -> jax.Array:
     if len(parts) == 1:
-        return lax.conv_general_dilated(x, parts[0].astype(x.dtype), (1, 1), "SAME", dimension_numbers=DIMENSIONS)
-    batch, height, width, _ = x.shape
+        return convolve(x, parts[0], precision=precision)
+    height, width = x.shape[1:3]
     odd = (height % 2, width % 2)
     padded = jnp.pad(x, ((0, 0), (1, 1 + odd[0]), (1, 1 + odd[1]), (0, 0)))
     height, width, columns = height + odd[0], width + odd[1], []
     for a, rows in enumerate(_differences([padded[:, i : i + height - 1 : 2] for i in range(4)])):
         cells = _differences([rows[:, :, i : i + width - 1 : 2] for i in range(4)])
-        m = [cell @ parts[4 * a + b].astype(x.dtype) for b, cell in enumerate(cells)]
+        m = [jnp.matmul(cell, parts[4 * a + b].astype(x.dtype), precision=precision) for b, cell in enumerate(cells)]
         columns.append((m[0] + m[1] + m[2], m[1] - m[2] - m[3]))
     upper = [columns[0][b] + columns[1][b] + columns[2][b] for b in (0, 1)]
     lower = [columns[1][b] - columns[2][b] - columns[3][b] for b in (0, 1)]
@@ -168,7 +170,7 @@ def _neighbours(padded: jax.Array, axis: int) -> tuple[jax.Array, ...]:
 
 def _halve(x: jax.Array, parts: tuple[jax.Array, ...]) -> jax.Array:
     """Sums of 2x2 blocks of a convolution: the transpose of ``_double``."""
-    batch, height, width, _ = x.shape
+    height, width = x.shape[1:3]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     total: Any = 0.0
     for a, rows in enumerate(_sums([padded[:, i : i + height - 1 : 2] for i in range(4)])):

@@ -108,7 +108,7 @@ def modulate(x: jax.Array, noise: jax.Array, strength: jax.Array, bias: jax.Arra
     """Noise, bias, leaky ReLU, instance norm and style of a layer, with a gradient of its own: two passes over the activation.
 
     [N, H, W, C]; noise [N or 1, H, W, 1], strength and bias [C], scale and shift [N, 1, 1, C]:
-    (scale + 1) instance_norm(leaky_relu(x + strength noise + bias)) + shift.
+    (scale + 1) instance_norm(leaky_relu(x + strength noise + bias)) + shift. For reverse-mode differentiation alone, as ``blur``.
     """
     return _modulate(x, noise, strength, bias, scale, shift)[0]
 
@@ -118,21 +118,18 @@ def _modulate(x, noise, strength, bias, scale, shift):
     wide = at_least_float32(active)
     mean = wide.mean((1, 2), keepdims=True)
     inverse = lax.rsqrt(jnp.square(wide - mean).mean((1, 2), keepdims=True) + EPSILON)
-    factor = inverse * (scale + 1)
-    styled = (wide * factor + (shift - mean * factor)).astype(x.dtype)
+    styled = ((wide - mean) * (inverse * (scale + 1)) + shift).astype(x.dtype)
     return styled, (active, noise, strength, mean, inverse, scale)
 
 
 def _modulate_backward(saved, cotangent):
     active, noise, strength, mean, inverse, scale = saved
-    wide, slope = at_least_float32(active), at_least_float32(cotangent)
+    centred, slope = at_least_float32(active) - mean, at_least_float32(cotangent)
     count = active.shape[1] * active.shape[2]
     to_shift = slope.sum((1, 2), keepdims=True)
-    to_scale = inverse * ((slope * wide).sum((1, 2), keepdims=True) - mean * to_shift)
-    # factor (slope - mean of slope - normalised (mean of slope normalised)), with one multiplication per term
+    to_scale = inverse * (slope * centred).sum((1, 2), keepdims=True)
     factor = inverse * (scale + 1)
-    by_active = factor * inverse * to_scale / count
-    to_active = factor * slope - by_active * wide - (factor * to_shift / count - by_active * mean)
+    to_active = factor * (slope - to_shift / count) - (factor * inverse * to_scale / count) * centred
     to_x = jnp.where(active > 0, to_active, 0.2 * to_active).astype(active.dtype)
     to_noise = (to_x * strength).sum(3, keepdims=True)
     to_noise = to_noise.sum(0, keepdims=True) if noise.shape[0] == 1 else to_noise

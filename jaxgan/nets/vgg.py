@@ -71,8 +71,7 @@ def params(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, jax.Array]]:
 def freeze(params: Mapping[str, Mapping[str, jax.Array]], side: int, *, minimal: bool | None = None) -> dict[str, dict[str, Any]]:
     """The parameters made ready for gradients with respect to images of this side: see ``jaxgan.nets.frozen``.
 
-    ``minimal``: minimal filtering where it pays; None: on a CPU. It keeps two sets of 16 of each such kernel in the place of one. On
-    devices that round products the precision is then the device's own.
+    ``minimal``: minimal filtering where it pays; None: on a CPU. It keeps two sets of 16 of each such kernel in the place of one.
     """
     minimal = jax.default_backend() == "cpu" if minimal is None else minimal
     ready = {}
@@ -128,7 +127,7 @@ def _features(params, images, names, precision):
             x = _halve(x)
         kernel = params[name]["kernel"]
         if isinstance(kernel, frozen.FrozenKernel):
-            x = frozen.convolve_frozen(x, kernel)
+            x = frozen.convolve_frozen(x, kernel, precision)
         else:
             x = convolve(x, kernel, precision=precision)
         x = x + params[name]["bias"].astype(x.dtype)

@@ -113,3 +113,12 @@ def test_a_frozen_vgg_gives_the_same_maps_and_slopes(monkeypatch):
         result, own = jax.value_and_grad(total)(images, ready)
         np.testing.assert_allclose(result, expected, rtol=1e-12)
         np.testing.assert_allclose(own, slope, atol=1e-9)
+
+
+def test_a_style_layer_of_a_constant_map_has_no_slope_for_its_scale():
+    """What a generator's first layer is before training; a slope of rounding would be a whole step of Adam."""
+    constant, ones = jnp.full((1, 4, 4, 2), 1.7), jnp.ones((2,))
+    style = jnp.zeros((1, 1, 1, 2))
+    slope = jnp.asarray(drawn(1, 4, 4, 2), jnp.float32)
+    pull = jax.vjp(stylegan.modulate, constant, jnp.zeros((1, 4, 4, 1)), 0 * ones, 0.1 * ones, style, style)[1]
+    np.testing.assert_array_equal(pull(slope)[4], 0)
