@@ -1,6 +1,7 @@
 """What does a step of embedding cost: StyleGAN at full width, W+, Adam, pixels and four maps of VGG-16, inside the compiled loop?
 
-python benchmarks/embedding_step.py [--side 256] [--batch 1] [--forms minimal turned derived] [--steps 4] [--windows 3] [--parts]
+python benchmarks/embedding_step.py [--side 256] [--batch 1] [--forms minimal turned derived] [--steps 10] [--windows 3]
+    [--one-by-one auto] [--parts]
 
 Forms of the frozen 3x3 convolutions, stepped in turn:
 
@@ -56,7 +57,7 @@ def products(network: stylegan.Generator, side: int) -> tuple[float, float]:
     return mine, theirs
 
 
-def search(form: str, part: str, side: int, batch: int):
+def search(form: str, part: str, side: int, batch: int, one_by_one: bool | None):
     """(function of a number of steps that goes on with the search, its start)."""
     network = stylegan.Generator(widths=stylegan.channel_widths(side))
     params, state = jax.jit(lambda key: stylegan.init(network, key))(jax.random.key(0))
@@ -85,7 +86,7 @@ def search(form: str, part: str, side: int, batch: int):
 
     def go(steps: int) -> None:
         run = held[0]
-        held[0] = invert.run(run, loss, tx, frozen, targets, steps=run.step + steps, chunk=steps)
+        held[0] = invert.run(run, loss, tx, frozen, targets, steps=run.step + steps, chunk=steps, one_by_one=one_by_one)
         jax.block_until_ready(held[0].variables)
 
     tx = optax.adam(0.01)
@@ -97,12 +98,14 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--forms", nargs="+", choices=("minimal", "turned", "derived"), default=["minimal"])
-    parser.add_argument("--steps", type=int, default=4, help="in one compiled loop")
+    parser.add_argument("--one-by-one", choices=("auto", "yes", "no"), default="auto", help="images within a step; auto: yes on a CPU")
+    parser.add_argument("--steps", type=int, default=10, help="in one compiled loop, and one evaluation of the loss more")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--parts", action="store_true")
     arguments = parser.parse_args()
     parts = ("whole", "generator", "VGG-16") if arguments.parts else ("whole",)
-    cases = {(form, part): search(form, part, arguments.side, arguments.batch) for form in arguments.forms for part in parts}
+    one_by_one = {"auto": None, "yes": True, "no": False}[arguments.one_by_one]
+    cases = {(form, part): search(form, part, arguments.side, arguments.batch, one_by_one) for form in arguments.forms for part in parts}
     for go in cases.values():
         go(arguments.steps)  # compiles
     taken: dict[tuple[str, str], list[tuple[float, float]]] = {case: [] for case in cases}
@@ -126,6 +129,7 @@ def main() -> None:
             "side": arguments.side,
             "batch": arguments.batch,
             "form": form,
+            "one_by_one": arguments.one_by_one,
             "part": part,
             "cpu_seconds_per_step": processor,
             "seconds_per_step": wall,
