@@ -3,8 +3,8 @@
 Reproduces: the published recipe for eight devices: grown from 8 px, 600 + 600 kimg for each doubling, 25,000 kimg in all.
 Prepare:    `jaxgan data import` of the 70,000 aligned images, --size 1024 --crop none, into imported/ffhq1024.
 Command:    jaxgan train configs/stylegan_ffhq1024.py --workdir runs/stylegan_ffhq1024
-Hardware:   published wall time 6 d 14 h on 8 V100, 11 d 8 h on 4, 21 d 22 h on 2, 41 d 4 h on 1. For 1, 2 or 4 devices set
-            batches=BATCHES[devices] (jaxgan.systems.stylegan_schedule) and run.batch to the last number of that table.
+Hardware:   published wall time 6 d 14 h on 8 V100, 11 d 8 h on 4, 21 d 22 h on 2, 41 d 4 h on 1. For 4, 2 or 1 devices set
+            batches=BATCHES[devices] (jaxgan.systems.stylegan_schedule) and run.batch to 16, 8 or 4.
 Expected:   FID 4.4159 (of the published generator, 50,000 images, without truncation; not measured here).
 Measured:   not measured with this code.
 

@@ -3,8 +3,8 @@
 Reproduces: the published recipe for eight devices at a quarter of its resolution; 256 px are reached after 6000 kimg.
 Prepare:    `jaxgan data import` of the 70,000 aligned images, --size 256 --crop none, into imported/ffhq256.
 Command:    jaxgan train configs/stylegan_ffhq256.py --workdir runs/stylegan_ffhq256
-Hardware:   published wall time at 256 px: 3 d 8 h on 8 V100, 4 d 21 h on 4, 9 d 5 h on 2, 14 d 22 h on 1. For fewer devices than eight
-            see stylegan_ffhq1024.py.
+Hardware:   published wall time at 256 px: 3 d 8 h on 8 V100, 4 d 21 h on 4, 9 d 5 h on 2, 14 d 22 h on 1. For 4, 2 or 1
+            devices set batches=BATCHES[devices] (jaxgan.systems.stylegan_schedule) and run.batch to 16, 8 or 8.
 Measured:   not measured with this code.
 """
 

@@ -69,7 +69,7 @@ def doctor(
       topology: TPU slice to compile for ahead of time, such as 'v5e:4x4'; empty: the devices that are here.
       platform: 'cuda', 'rocm', 'tpu' or 'cpu': lower for this platform only, without compiling.
       batch: global batch in place of the experiment's.
-      per_chip: samples per device in place of the experiment's batch.
+      per_chip: samples per device in place of the experiment's batch. Without either, the batch of every stage is checked.
       mesh: devices along ('data', 'patch') in place of the experiment's.
 
     Raises:
@@ -164,25 +164,29 @@ def shapes(system: Any, seed: int, batch: int, mesh: jax.sharding.Mesh) -> tuple
 
 def _lower(
     experiment: configure.Experiment, devices: Any, batch: int, per_chip: int, mesh: Any, **options: Any
-) -> tuple[Any, Any, int, Any]:
-    from jaxgan import train
+) -> tuple[Any, Any, int, Any, str]:
+    """(lowered step, mesh, batch, state, name of the stage: the last that the run enters, '' for a run in one part)."""
+    from jaxgan import stages, train
 
     grid = parallel.make_mesh(mesh or experiment.run.mesh, devices)
-    batch = batch or per_chip * grid.size or experiment.run.batch
+    system, given = experiment.model.system(), batch or per_chip * grid.size
+    plan = stages.Plan(system, experiment.run, None if given else grid)
+    stage, system = plan.stages[plan.last], plan.system(plan.last)
+    batch = given or stage.batch
     parallel.check_batch(batch, grid)
-    system = experiment.model.system()
+    system.check(batch)
     with jax.set_mesh(grid):
         state, spec = shapes(system, experiment.run.seed, batch, grid)
         step = jax.jit(
             train.step_function(system, experiment.run.seed), donate_argnums=0, out_shardings=NamedSharding(grid, PartitionSpec())
         )
         lowered = step.trace(state, spec).lower(**options)
-    return lowered, grid, batch, state
+    return lowered, grid, batch, state, stage.name
 
 
 def _compile(experiment: configure.Experiment, devices: Any, batch: int, per_chip: int, mesh: Any) -> dict[str, Any]:
     begin = time.perf_counter()
-    lowered, grid, batch, state = _lower(experiment, devices, batch, per_chip, mesh)
+    lowered, grid, batch, state, stage = _lower(experiment, devices, batch, per_chip, mesh)
     lowering = time.perf_counter() - begin
     device = grid.devices.flat[0]
     result: dict[str, Any] = {
@@ -191,6 +195,7 @@ def _compile(experiment: configure.Experiment, devices: Any, batch: int, per_chi
         "devices": grid.size,
         "mesh": [grid.shape["data"], grid.shape["patch"]],
         "batch": batch,
+        "stage": stage,
         "sample_axes": list(parallel.sample_axes(batch, grid)),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "hbm_gib": _hbm(device),
@@ -262,6 +267,8 @@ def render(result: dict[str, Any]) -> str:
         f"batch       {result['batch']}, {per_chip:g} samples per device; mesh (data {data}, patch {patch}), samples over "
         + " and ".join(result["sample_axes"]),
     ]
+    if result.get("stage"):
+        lines.append(f"stage       {result['stage']}, whose figures these are")
     memory, limit = result["memory"], result["hbm_gib"]
     verdict = {True: "fits", False: "DOES NOT FIT", None: "limit not known"}[result["fits"]]
     there = f" of {limit:.2f} GiB" if limit else ""
@@ -295,12 +302,13 @@ def lower_for(
     if platform not in ("cpu", "cuda", "rocm", "tpu"):
         raise ValueError(f"platform {platform!r} is not one of cpu, cuda, rocm, tpu")
     begin = time.perf_counter()
-    lowered, grid, batch, _ = _lower(experiment, jax.devices(), batch, per_chip, mesh, lowering_platforms=(platform,))
+    lowered, grid, batch, _, stage = _lower(experiment, jax.devices(), batch, per_chip, mesh, lowering_platforms=(platform,))
     text = lowered.as_text()
     seconds = time.perf_counter() - begin
     operations = len(re.findall(r"\bstablehlo\.\w+", text))
     return (
-        f"The training step lowers for {platform}: {operations:,} operations, batch {batch}, mesh {tuple(grid.shape.values())}, "
+        f"The training step {f'of stage {stage} ' if stage else ''}lowers for {platform}: {operations:,} operations, batch {batch}, "
+        f"mesh {tuple(grid.shape.values())}, "
         f"{seconds:.1f} s. Memory and traffic are settled when it is compiled, which needs that platform"
         f"{' (or --topology)' if platform == 'tpu' else ''}."
     )

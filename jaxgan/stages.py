@@ -25,8 +25,8 @@ class Plan:
     ``mesh``: of the run, where it is known, to check the batches against.
 
     Raises:
-      ValueError: stages that do not follow each other, ``run.batch`` is not that of the last, or a batch does not fit the mesh or the
-        processes.
+      ValueError: stages that do not follow each other, ``run.batch`` is not that of the last, or a batch does not fit the system
+        (``System.check``), the mesh or the processes.
     """
 
     def __init__(self, system: System, run: configure.Run, mesh: Mesh | None = None):
@@ -39,8 +39,11 @@ class Plan:
         if self.stages[-1].batch != run.batch:
             last = self.stages[-1]
             raise ValueError(
-                f"run.batch = {run.batch}, but the last stage, {last.name}, has {last.batch} samples in a step: use {last.batch}"
+                f"run.batch = {run.batch}, but the last stage, {last.name}, has {last.batch} samples in a step: use {last.batch}, "
+                "or change the batches of the model (model.batches)"
             )
+        for stage in self.stages:
+            system.check(stage.batch)
         for stage in self.stages if mesh is not None else ():
             name = f"stage {stage.name}: " if self.staged else ""
             try:
@@ -54,6 +57,9 @@ class Plan:
             self._before.append(self._before[-1] + (following.first - stage.first) * stage.batch)
         self.steps = self._steps(run.kimg)
         """Length of the run: ``run.kimg`` thousands of samples, rounded up to a whole batch."""
+        self.last = self.number(self.steps - 1)
+        """The last stage that the run enters."""
+        self._kimg = run.kimg
 
     def _steps(self, kimg: float) -> int:
         wanted = kimg * 1000
@@ -108,8 +114,17 @@ class Plan:
                 shown = f"{self.kimg(stage.first):g} to {self.kimg(end):g} kimg"
                 lines.append(f"stage {stage.name}: steps {stage.first + 1:,} to {end:,} of {stage.batch} samples, {shown}")
         if lines:
-            lines.append(f"the figures of a step are those of stage {self.stages[-1].name}")
+            lines.extend(self.short())
+            lines.append(f"the figures of a step are those of stage {self.stages[self.last].name}")
         return lines
+
+    def short(self) -> list[str]:
+        """A sentence where the run ends before its last stage begins."""
+        if self.last == len(self.stages) - 1:
+            return []
+        end, full = self.stages[self.last], self.stages[-1]
+        begin = self.kimg(full.first)
+        return [f"run.kimg = {self._kimg:g} ends in stage {end.name}: the last stage, {full.name}, begins after {begin:g} kimg"]
 
 
 def _unchanged(state: State) -> State:

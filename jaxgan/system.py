@@ -104,6 +104,9 @@ class System(NamedTuple):
     stages: Sequence[Stage] = ()
     """Where a run has parts that differ: all of them in order, the first from step 0, the last without end and with ``run.batch``.
     ``step`` and ``prepare`` are then those of the last. Empty: one part, with ``run.batch``."""
+    check: Callable[[int], None] = lambda batch: None
+    """``check(batch)`` raises ValueError where it cannot be trained with so many samples in a step. It is asked before anything is
+    written, for every stage."""
 
 
 def leaf_names(params: Mapping[str, Tree], owns: tuple[str, ...]) -> list[str]:

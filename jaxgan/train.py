@@ -136,7 +136,7 @@ def train(
       A ``Result``. ^C and SIGTERM end the step, save, and return with the status 'stopped'.
 
     Raises:
-      ValueError: a batch that does not fit the mesh, the workdir of another run, a checkpoint of another configuration.
+      ValueError: a batch that does not fit the system or the mesh, the workdir of another run, a checkpoint of another configuration.
       FloatingPointError: a loss or gradient is not finite; names step, player and leaf, and nothing of it is saved.
       OSError: the workdir cannot be written, or the disk is full; earlier checkpoints are intact.
     """
@@ -160,7 +160,7 @@ def train(
     with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun, position = _begin(experiment, workdir, system, plan, source, mesh, saved, report)
-            for sentence in changes:
+            for sentence in [*changes, *(f"{sentence}." for sentence in plan.short())]:
                 report.say(sentence)
             if begun >= steps:
                 report.say(f"{workdir}: already finished ({begun} steps, {plan.kimg(begun):g} kimg). Raise run.kimg to go on.")
@@ -353,14 +353,13 @@ def dry_run(experiment: configure.Experiment) -> str:
     mesh = parallel.make_mesh(run.mesh)
     system: System = experiment.model.system()
     plan = Plan(system, run, mesh)
+    system, size_of_batch = plan.system(plan.last), plan.stages[plan.last].batch
     whole = NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state: State = jax.eval_shape(lambda: init_state(system, run.seed))
         placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
-        spread = parallel.batch_sharding(run.batch, mesh)
-        batch = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread) for name, leaf in batch_shapes(system, run.batch).items()
-        }
+        spread, shapes = parallel.batch_sharding(size_of_batch, mesh), batch_shapes(system, size_of_batch)
+        batch = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread) for name, leaf in shapes.items()}
         began = time.perf_counter()
         lowered = jax.jit(step_function(system, run.seed), donate_argnums=0, out_shardings=whole).lower(placed, batch)
         flops = timing.flops_of(lowered)
@@ -387,7 +386,7 @@ def dry_run(experiment: configure.Experiment) -> str:
     lines += plan.describe()
     lines.append(f"{plan.steps:,} steps {'' if plan.staged else f'of {run.batch} samples '}on {devices}")
     if flops:
-        lines.append(f"FLOPs of a step: {flops:.4g} ({flops / run.batch / 1e9:,.3f} GFLOP per sample)")
+        lines.append(f"FLOPs of a step: {flops:.4g} ({flops / size_of_batch / 1e9:,.3f} GFLOP per sample)")
     memory = program.memory_analysis()
     if memory is not None:
         held, work = memory.argument_size_in_bytes, memory.temp_size_in_bytes

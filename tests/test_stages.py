@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxgan import checkpoint, report
+from jaxgan import checkpoint, doctor, report
 from jaxgan.checkpoint import Checkpoints
 from jaxgan.configure import Run
 from jaxgan.data import pipeline
@@ -108,10 +108,26 @@ def test_the_console_and_the_dry_run_count_through_the_stages(toy: Any, tmp_path
     assert "stage part 1: steps 5 to 11 of 24 samples, 0.128 to 0.296 kimg" in text and "\n16 steps on 8" in text
 
 
+def test_a_run_shorter_than_its_stages_says_so_and_measures_a_stage_that_it_enters(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    experiment = staged(toy, kimg=0.2)
+    sentence = "run.kimg = 0.2 ends in stage part 1: the last stage, part 2, begins after 0.296 kimg"
+    text = dry_run(experiment)
+    assert sentence in text and "the figures of a step are those of stage part 1" in text and "batch image: [24, 8, 8, 1]" in text
+    train(experiment, tmp_path / "run", stop_after_steps=1)
+    assert sentence in capsys.readouterr().out
+    assert "ends in stage" not in "".join(Plan(experiment.model.system(), Run(batch=8, kimg=0.3)).describe())
+    result = doctor.measure(experiment)
+    assert (result["stage"], result["batch"]) == ("part 1", 24) and "stage       part 1" in doctor.render(result)
+    with pytest.raises(ValueError, match="stage part 1: batch 20 does not divide over the 8 devices"):
+        doctor.measure(staged(toy, ((0, 32), (4, 20), (11, 8))))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 16}, r"run\.batch = 16, but the last stage, part 2, has 8 samples in a step: use 8"),
+        ({"batch": 16}, r"run\.batch = 16, but the last stage, part 2, has 8 samples in a step: use 8, .*\(model\.batches\)"),
         ({"stages": ((0, 32), (4, 20), (11, 8))}, "stage part 1: batch 20 does not divide over the 8 devices"),
         ({"stages": ((0, 32), (11, 8), (11, 8))}, r"stages begin after \[0, 11, 11\] steps"),
     ],

@@ -29,6 +29,11 @@ from jaxgan.system import Player, Stage, State, System, Tree
 from jaxgan.systems import stylegan_schedule
 from jaxgan.systems.stylegan_schedule import BATCHES, RATES
 
+SAMPLE_PIXELS = 2**22
+"""Pixels of images that ``sample`` makes at once on a device: 4 images of 1024 px, 64 of 256 px."""
+WGAN_GP_RATE = 0.002
+"""Highest learning rate of the published runs with WGAN-GP."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -59,12 +64,13 @@ class Config:
     scaling: Literal["equalised", "initial", "folded"] = "equalised"
     """These switches are fields of ``nets.stylegan_layout.Generator``; ``table_1`` sets them together."""
     group: int = 4
-    """Images compared by minibatch deviation; every batch must be a multiple. 1: the layer is left out."""
+    """Images compared by minibatch deviation; every batch must be a multiple, or smaller. 1 or less: the layer is left out."""
 
     loss: Literal["logistic", "wgan_gp", "hinge"] = "logistic"
-    """'logistic': non-saturating, with R1. 'wgan_gp': with gradient penalty and drift. 'hinge': with R1."""
+    """'logistic': non-saturating, with R1. 'wgan_gp': with gradient penalty and drift; published with ``rates`` of at most 0.002.
+    'hinge': with R1, which is an addition of ours; ``r1_weight`` 0 leaves it out."""
     r1_weight: float = 10.0
-    """gamma: R1 is gamma / 2 times the mean square of the slopes at reals; computed in every step."""
+    """gamma: R1 is gamma / 2 times the mean square of the slopes at reals; computed in every step. 0: without R1."""
     gp_weight: float = 10.0
     drift_weight: float = 0.001
     mixing: float = 0.9
@@ -92,7 +98,10 @@ class Config:
         self.generator()
         self.discriminator()
         if self.start < 4 or self.start & (self.start - 1) or self.start > self.resolution:
-            raise ValueError(f"start {self.start}: growing begins at a power of two from 4 to the resolution, {self.resolution}")
+            raise ValueError(
+                f"start {self.start}: growing begins at a power of two from 4 to the resolution, {self.resolution}: "
+                f"set start to {min(8, self.resolution)}"
+            )
         for name in ("rates", "batches"):
             table = getattr(self, name)
             if not table or min(min(entry) for entry in table) <= 0:
@@ -123,7 +132,7 @@ class Config:
 
 
 def table_1(config: Config, row: str) -> Config:
-    """The configuration with the switches of a row of the paper's table 1, 'A' to 'F'.
+    """The configuration with the switches of a row of the paper's table 1, 'A' to 'F'; A also has WGAN-GP and its lower ``rates``.
 
     Raises:
       ValueError: another row.
@@ -131,14 +140,17 @@ def table_1(config: Config, row: str) -> Config:
     if row not in nets.TABLE_1:
         raise ValueError(f"row {row!r}: table 1 has {', '.join(nets.TABLE_1)}")
     chosen = nets.TABLE_1[row]
-    return dataclasses.replace(config, **chosen.changes, mixing=chosen.mixing, loss="wgan_gp" if row == "A" else config.loss)
+    changes = {**chosen.changes, "mixing": chosen.mixing}
+    if row == "A":
+        changes |= {"loss": "wgan_gp", "rates": tuple((side, min(rate, WGAN_GP_RATE)) for side, rate in config.rates)}
+    return dataclasses.replace(config, **changes)
 
 
 def system(config: Config) -> System:
     """StyleGAN as a ``System``; where it grows, one stage for each of ``config.phases()``.
 
     ``sample`` draws from the averaged generator at its level of detail, with fresh noise and without truncation, which is what FID is
-    measured on.
+    measured on. Each device makes at most ``SAMPLE_PIXELS`` pixels at a time: a map of 1024 px with 16 channels is 64 MB.
     """
     stages = make_stages(config) if config.start < config.resolution else []
     owns = {"D": ("D",), "G": ("G",)}
@@ -151,13 +163,25 @@ def system(config: Config) -> System:
 
     def sample(state: State, key: jax.Array, n: int) -> jax.Array:
         network, of_z, of_noise, of_label = config.generator(), *jax.random.split(key, 3)
-        z = jax.random.normal(of_z, (n, config.latent_size))
+        z = _spread(jax.random.normal(of_z, (n, config.latent_size)))
         labels = None
         if config.label_size:
             labels = jax.nn.one_hot(jax.random.randint(of_label, (n,), 0, config.label_size), config.label_size)
         params, model = state.ema.get("G", state.params["G"]), state.model["G"]
         w = nets.extend(network, nets.map_latents(network, params, z, labels))
-        return nets.synthesise_at(network, params, w, nets.draw_noise(network, of_noise, n), model["lod"], dtype=jnp.dtype(config.dtype))
+        inputs = jax.tree.map(_spread, (w, nets.draw_noise(network, of_noise, n)))
+
+        def draw(inputs: tuple[jax.Array, Tree]) -> jax.Array:
+            w, noise = jax.tree.map(_spread, inputs)
+            return _spread(nets.synthesise_at(network, params, w, noise, model["lod"], dtype=jnp.dtype(config.dtype)))
+
+        together = images_together(n, config.resolution)
+        if together == n:
+            return draw(inputs)
+        # one image of a block lies n / together behind the other, so that each device keeps the images that it has
+        blocks = jax.tree.map(lambda x: x.reshape(together, n // together, *x.shape[1:]).swapaxes(0, 1), inputs)
+        images = jax.lax.map(draw, blocks).swapaxes(0, 1)
+        return _spread(images.reshape(n, *images.shape[2:]))
 
     return System(
         init=init,
@@ -169,7 +193,32 @@ def system(config: Config) -> System:
         prepare=functools.partial(reduce_batch, config.mirror, 0),
         owns=owns,
         stages=stages,
+        check=functools.partial(check_training, config),
     )
+
+
+def check_training(config: Config, batch: int) -> None:
+    """Refuses to train with so many images in a step.
+
+    Raises:
+      ValueError: a conditional network, or images that do not divide into the groups of minibatch deviation.
+    """
+    if config.label_size:
+        raise ValueError(f"label_size {config.label_size}: a conditional StyleGAN can be sampled, not trained; set label_size to 0")
+    if batch % max(1, min(config.group, batch)):
+        raise ValueError(f"{batch} images in a step do not divide into groups of {config.group}: use a multiple, or change model.group")
+
+
+def images_together(n: int, side: int) -> int:
+    """How many of n images are made at once: the largest divisor of n within the limit, one that spreads over the mesh if there is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if mesh.empty else mesh.size
+    most = devices * max(1, SAMPLE_PIXELS // side**2)
+    return n if n <= most else max((d for d in range(1, most + 1) if n % d == 0), key=lambda d: (d % devices == 0, d))
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    return parallel.constrain(x, *parallel.AXES)
 
 
 def init_networks(config: Config, key: jax.Array) -> tuple[dict[str, Tree], dict[str, Tree]]:
@@ -189,9 +238,10 @@ def make_stages(config: Config) -> list[Stage]:
     stages, first, shown, phases = [], 0, 0, config.phases()
     for phase, following in zip(phases, [*phases[1:], None], strict=True):
         batch = int(stylegan_schedule.look_up(config.batches, phase.side))
-        if batch % min(config.group, batch):
+        if batch % max(1, min(config.group, batch)):
             raise ValueError(f"batches: {batch} images at {phase.side} px do not divide into groups of {config.group}")
-        steps = math.ceil((following.begin * 1000 - shown) / batch - 1e-9) if following else 0
+        # a phase shorter than a step may be over when the step before it is done
+        steps = max(0, math.ceil((following.begin * 1000 - shown) / batch - 1e-9)) if following else 0
         if steps or not following:
             lod = functools.partial(_lod, phase, first, batch, shown - phase.begin * 1000)
             stages.append(
@@ -210,10 +260,7 @@ def make_stages(config: Config) -> list[Stage]:
 
 def _lod(phase: stylegan_schedule.Phase, first: int, batch: int, ahead: float, step: jax.Array) -> jax.Array:
     """The level of detail of a step of a phase whose first step came ``ahead`` images behind its nominal begin."""
-    if not phase.fade:
-        return jnp.float32(phase.level)
-    shown = ahead + ((step - first) * batch).astype(jnp.float32)
-    return phase.level + jnp.clip(1.0 - shown / (1000.0 * phase.fade), 0.0, 1.0)
+    return phase.lod((ahead + ((step - first) * batch).astype(jnp.float32)) / 1000.0)
 
 
 def fresh_optimisers(state: State) -> State:
@@ -294,8 +341,7 @@ def make_step(
     turn = play(make_players(config, level, fading, given))
 
     def step(state: State, batch: dict[str, jax.Array], key: jax.Array) -> tuple[State, dict[str, Any]]:
-        if config.label_size:
-            raise ValueError(f"label_size {config.label_size}: a conditional StyleGAN can be sampled, not trained; set label_size to 0")
+        check_training(config, batch["image"].shape[0])
         now = lod(state.step)
         model = {**state.model, "G": {**state.model["G"], "lod": now}}
         # D moves first and leaves G alone, so that G as it is here is the one that the average follows between the two moves
@@ -352,8 +398,10 @@ def make_players(config: Config, level: int, fading: bool, given: bool = False) 
             loss = losses.wasserstein_discriminator(on_real, on_fake) + config.drift_weight * losses.drift(on_real)
         else:
             adversarial = losses.hinge_discriminator if config.loss == "hinge" else losses.logistic_discriminator
-            (slopes,) = pull(jnp.ones_like(on_real))
-            penalty = 0.5 * config.r1_weight * jnp.square(slopes).sum((1, 2, 3)).mean()
+            penalty = jnp.float32(0.0)
+            if config.r1_weight:
+                (slopes,) = pull(jnp.ones_like(on_real))
+                penalty = 0.5 * config.r1_weight * jnp.square(slopes).sum((1, 2, 3)).mean()
             loss = adversarial(on_real, on_fake)
         return loss + penalty, (moved, {**info, "penalty": penalty})
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 Table = tuple[tuple[int, float], ...]
 """(side, value): a side has the value of the largest listed side that is not above it."""
 
@@ -22,8 +25,6 @@ BATCHES = {
     1: ((4, 128), (16, 128), (32, 64), (64, 32), (128, 16), (256, 8), (512, 4)),
 }
 """Images in a step of the whole machine, by its number of devices."""
-TICKS = ((4, 160), (8, 140), (16, 120), (32, 100), (64, 80), (128, 60), (256, 40), (512, 30), (1024, 20))
-"""kimg between two lines of the published code's log."""
 
 
 def look_up(table: Table, side: int) -> float:
@@ -48,6 +49,10 @@ class Phase(NamedTuple):
     def name(self) -> str:
         return f"{'fade' if self.fade else 'train'} {self.side}"
 
+    def lod(self, kimg: float | jax.Array) -> jax.Array:
+        """The level of detail so many kimg after its begin: its level, and what has not faded in yet."""
+        return self.level + jnp.clip(1.0 - kimg / self.fade, 0.0, 1.0) if self.fade else jnp.float32(self.level)
+
 
 def phases(resolution: int, start: int, train_kimg: float, fade_kimg: float) -> list[Phase]:
     """Train at ``start`` px, fade to twice that, train there, ... up to ``resolution``, where the last phase has no end.
@@ -64,9 +69,3 @@ def phases(resolution: int, start: int, train_kimg: float, fade_kimg: float) -> 
             found.append(Phase(resolution >> level, level, begin, fade_kimg))
         begin += fade_kimg
     return [*found, Phase(resolution, 0, begin, 0.0)]
-
-
-def lod_at(kimg: float, resolution: int, start: int = 8, train_kimg: float = 600.0, fade_kimg: float = 600.0) -> float:
-    """The level of detail after so many kimg: log2(resolution / start) less one for each doubling, linear while one fades in."""
-    reached = [phase for phase in phases(resolution, start, train_kimg, fade_kimg) if phase.begin <= kimg][-1]
-    return reached.level + (max(1.0 - (kimg - reached.begin) / reached.fade, 0.0) if reached.fade else 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from pathlib import Path
 
 import jax
@@ -16,9 +17,10 @@ from jaxgan import configure, generators, losses, parallel, report
 from jaxgan.nets import stylegan as nets
 from jaxgan.nets import stylegan_discriminator
 from jaxgan.stages import Plan
-from jaxgan.systems import stylegan, stylegan_schedule
+from jaxgan.systems import stylegan
 from jaxgan.systems.stylegan import Config, table_1
-from jaxgan.train import Result, train
+from jaxgan.systems.stylegan_schedule import BATCHES
+from jaxgan.train import Result, dry_run, train
 
 CARD = Path(__file__).resolve().parents[2] / "configs" / "stylegan_scenes.py"
 SMALL = dataclasses.replace(configure.load_config(CARD, "tiny").model, resolution=8, start=4)
@@ -53,6 +55,35 @@ def test_the_stages_of_the_published_run():
         assert phase.begin == begin and 0 <= plan.images(stage.first) - 1000 * begin < 256
     assert 0 <= plan.images(plan.steps) - 25_000_000 < 32
     assert Config(start=1024).system().stages == []
+
+
+def test_phases_shorter_than_a_step_are_passed_over():
+    config = dataclasses.replace(SMALL, resolution=32, train_kimg=0.04, fade_kimg=0.04, batches=BATCHES[8])
+    plan = Plan(config.system(), configure.Run(batch=64, kimg=1.0))
+    assert [(stage.name, stage.first) for stage in plan.stages] == [("train 4", 0), ("train 32", 1)]
+
+
+@pytest.mark.parametrize("resolution", [256, 1024])
+def test_the_batches_that_a_card_names_for_fewer_devices(resolution):
+    text = CARD.with_name(f"stylegan_ffhq{resolution}.py").read_text()
+    batches = re.search(r"4, 2 or 1\s+devices.*run.batch to (\d+), (\d+) or (\d+)", text, re.DOTALL).groups()
+    for devices, batch in zip((4, 2, 1), batches, strict=True):
+        system = Config(resolution=resolution, batches=BATCHES[devices]).system()
+        assert Plan(system, configure.Run(batch=int(batch), kimg=1.0)).stages[-1].batch % devices == 0
+
+
+def test_images_drawn_in_blocks_over_a_mesh_are_those_drawn_at_once(monkeypatch):
+    config, key = dataclasses.replace(SMALL, resolution=4, start=4, mapping_layers=1), jax.random.key(5)
+    state = filled(config)
+    expected = quick(lambda state: config.system().sample(state, key, 6))(state)
+    monkeypatch.setattr(stylegan, "SAMPLE_PIXELS", 16)
+    with jax.set_mesh(parallel.make_mesh((4, 2))):
+        assert [stylegan.images_together(n, 4) for n in (6, 8, 16, 20, 64, 17)] == [6, 8, 8, 5, 8, 1]
+    mesh = parallel.make_mesh((1, 2), jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        found = quick(lambda state: config.system().sample(state, key, 6))(parallel.replicate(state, mesh))
+    assert [shard.data.shape for shard in found.addressable_shards] == [(3, 4, 4, 3)] * 2
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_host_reduces_with_a_rounded_box_filter_and_mirrors_about_half():
@@ -105,6 +136,17 @@ def test_the_other_losses_are_made_of_the_scores_they_should_be(loss):
     assert float(found) == pytest.approx(expected, rel=1e-5)
     found, _ = quick(players["G"].loss)({"G": state.params["G"]}, *arguments)
     assert float(found) == pytest.approx(-fake_of_g.mean(), rel=1e-4)
+
+
+def test_hinge_without_r1_takes_no_slopes():
+    def convolutions(weight):
+        config = dataclasses.replace(SMALL, loss="hinge", start=8, r1_weight=weight)
+        state, image = jax.eval_shape(config.system().init, jax.random.key(0)), jax.ShapeDtypeStruct((8, 8, 8, 3), jnp.float32)
+        loss = stylegan.make_players(config, 0, False)["D"].loss
+        trace = jax.make_jaxpr(lambda s, image, key: loss({"D": s.params["D"]}, s.params, s.model, {"image": image}, key)[0])
+        return str(trace(state, image, jax.random.key(0))).count("conv_general_dilated[")
+
+    assert convolutions(0.0) < convolutions(3.0)
 
 
 def test_a_step_on_eight_devices_equals_one():
@@ -162,7 +204,8 @@ def test_a_tiny_run_follows_the_schedule(runs):
     model = experiment.model
     for line in report.read_metrics(whole / "metrics.jsonl"):
         before = line["kimg"] - 0.008
-        expected = stylegan_schedule.lod_at(before + 1e-9, model.resolution, model.start, model.train_kimg, model.fade_kimg)
+        phase = [phase for phase in model.phases() if phase.begin <= before + 1e-9][-1]
+        expected = phase.level + (max(0.0, 1 - (before - phase.begin) / phase.fade) if phase.fade else 0)
         assert line["lod"] == pytest.approx(expected, abs=1e-5), line["step"]
 
 
@@ -178,6 +221,7 @@ def test_rows_of_table_1():
     assert rows["A"].loss == "wgan_gp" and not rows["A"].blur and not rows["A"].discriminator().blur and rows["B"].blur
     assert [rows[row].generator().constant for row in "ABCDEF"] == [False] * 3 + [True] * 3
     assert [rows[row].mixing for row in "ABCDEF"] == [0.0] * 5 + [0.9]
+    assert rows["A"].rates == (*Config().rates[:3], (512, 0.002)) and rows["B"].rates == Config().rates
     with pytest.raises(ValueError, match="row 'G': table 1 has A, B, C, D, E, F"):
         table_1(Config(), "G")
 
@@ -188,6 +232,7 @@ def test_rows_of_table_1():
         ({"resolution": 48}, "resolution 48: StyleGAN needs a power of two"),
         ({"start": 2}, "start 2: growing begins at a power of two from 4"),
         ({"start": 16}, "start 16: growing begins at a power of two from 4 to the resolution, 8"),
+        ({"resolution": 4, "start": 8}, "start 8: .*: set start to 4"),
         ({"batches": ()}, "batches"),
         ({"rates": ((4, -0.1),)}, "rates"),
         ({"mixing": 1.5}, "mixing 1.5"),
@@ -204,3 +249,23 @@ def test_a_batch_that_groups_do_not_divide_and_a_conditional_training_are_refuse
     config = dataclasses.replace(SMALL, label_size=3)
     with pytest.raises(ValueError, match="label_size 3: a conditional StyleGAN can be sampled, not trained"):
         jax.eval_shape(config.system().step, jax.eval_shape(config.system().init, jax.random.key(0)), {"image": jnp.zeros((4, 8, 8, 3))}, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"label_size": 3}, "label_size 3"), ({"group": 3, "start": 16}, "8 images in a step do not divide into groups of 3")],
+)
+def test_what_cannot_be_trained_is_refused_with_nothing_written(tmp_path, change, message):
+    experiment = configure.load_config(CARD, "tiny")
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **change))
+    for attempt in (lambda: train(experiment, tmp_path / "run", quiet=True), lambda: dry_run(experiment)):
+        with pytest.raises(ValueError, match=message):
+            attempt()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("group", [0, -1, 1])
+def test_a_group_of_one_or_less_leaves_the_deviation_out(group):
+    config = dataclasses.replace(SMALL, group=group, batches=((4, 6),))
+    assert Plan(config.system(), configure.Run(batch=6, kimg=0.1)).stages[-1].batch == 6
+    assert stylegan_discriminator.layout(config.discriminator())["conv4"]["kernel"].shape[2] == config.widths()[0]
