@@ -92,6 +92,11 @@ def read_code(path: Any, generator: StyleGenerator | None = None) -> Code:
     return Code(arrays["code"], noise or None, told)
 
 
+def digest(code: Code) -> str:
+    """sha256 of a code and its noise: 'arrays_sha256' in the metadata of its file."""
+    return arrays_checksum({"code": code.code, **{f"noise/{name}": array for name, array in (code.noise or {}).items()}})
+
+
 def _check_shapes(arrays: Mapping[str, np.ndarray], told: Mapping[str, Any], path: Any) -> None:
     expected = (told["rows"], told["w_size"])
     if "code" not in arrays or arrays["code"].shape != expected or arrays["code"].dtype != np.float32:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from jaxgan import code_files, edits, films, viz
 from jaxgan.code_files import Code
-from jaxgan.files import local_folder
+from jaxgan.files import Refusal, check_writable, local_folder
 from jaxgan.style_generators import StyleGenerator, check_resolution, open_style_generator, renderer
 
 
@@ -80,15 +81,20 @@ class Truncation(Options):
     """Multiples of the distance from the mean code; a column for each. Negative ones give anti-faces."""
 
 
+Maps = dict[str, np.ndarray]
+Noise = Maps | Callable[[], Maps] | None
+"""{name: [side, side]}, or what makes them when they are needed, for they are megabytes; None: the stored noise."""
+
+
 class Sheet(NamedTuple):
     """Pictures of a table, row by row."""
 
     codes: list[np.ndarray | None]
     """[rows, W]; None leaves the place white."""
-    noise: list[dict[str, np.ndarray] | None]
-    """Of each picture; None: the stored noise."""
-    made: list[bool]
-    """The edit made it; the others were given."""
+    noise: list[Noise]
+    """Of each picture."""
+    made: list[dict[str, Any] | None]
+    """What made it, as its code file tells; None: it was given."""
     columns: int
     words: str
     """What is shown, for the user."""
@@ -121,16 +127,34 @@ def run(command: str, paths: Sequence[str], options: Any) -> str:
     given = [code_files.read_code(path, generator) for path in paths]
     names = [name_of(path) for path in paths]
     sheet = _SHEETS[command](generator, given, names, options)
+    check_outputs(generator, sheet, options)
     render = renderer(generator, batch=options.batch, resolution=options.resolution)
-    picture = draw_sheet(generator, sheet, render)
+    viz.write_png(options.out, draw_sheet(generator, sheet, render, options.batch))
     written = [f"{options.out}: {sheet.words}"]
+    if options.save:
+        written.append(f"{options.save}: {save_codes(generator, sheet, command, options)} codes")
     if command == "morph" and options.film:
         frames = films.write_film(options.film, morph_frames(generator, given, options, render), options.fps)
         written.append(f"{options.film}: {frames} frames, {frames / options.fps:.1f} s")
-    if options.save:
-        written.append(f"{options.save}: {save_codes(generator, sheet, command, names, options)} codes")
-    viz.write_png(options.out, picture)
     return "\n".join(written)
+
+
+def check_outputs(generator: StyleGenerator, sheet: Sheet, options: Any) -> None:
+    """Proves that the folder of every output can be written, before hours of drawing; OSError, or ValueError for an odd film."""
+    side = options.resolution or generator.resolution
+    maps = sum(np.asarray(array).nbytes for array in generator.noise(generator.arrays).values())
+    code = 4 * generator.rows * generator.w_size
+    places = {local_folder(options.out).parent: 3 * len(sheet.codes) * (side + 2) ** 2}
+    if getattr(options, "film", ""):
+        if side % 2:
+            raise ValueError(f"--film: images of {side} px a side; H.264 needs even sides, give another --resolution")
+        places.setdefault(local_folder(options.film).parent, 0)
+    if options.save:
+        sizes = [code + (maps if noise is not None else 0) for noise, made in zip(sheet.noise, sheet.made, strict=True) if made]
+        places[local_folder(options.save)] = sum(sizes)
+    refusal = Refusal("the output takes up to", "or name another disk", "name a folder that can be written")
+    for place, needed in places.items():
+        check_writable(place, needed + 2**20, refusal)
 
 
 def check(command: str, paths: Sequence[str], options: Any) -> None:
@@ -171,20 +195,29 @@ def noise_of(generator: StyleGenerator, code: Code) -> dict[str, np.ndarray]:
     return {name: np.asarray(array) for name, array in stored.items()}
 
 
-def between(generator: StyleGenerator, a: Code, b: Code, share: float) -> tuple[np.ndarray, dict[str, np.ndarray] | None]:
+def source(name: str, code: Code) -> dict[str, str]:
+    """What the file of an edited code tells of a code that it was made of; the sha256 is 'arrays_sha256' in that one's metadata."""
+    return {"name": name, "sha256": code_files.digest(code)}
+
+
+def between(generator: StyleGenerator, a: Code, b: Code, share: float) -> tuple[np.ndarray, Noise]:
     """(code, noise) on the way from ``a`` to ``b``; noise that either of them brings is blended like the code."""
-    noise = None
-    if a.noise is not None or b.noise is not None:
-        first, last = noise_of(generator, a), noise_of(generator, b)
-        noise = {name: np.float32(1 - share) * first[name] + np.float32(share) * last[name] for name in first}
+    noise = functools.partial(_blend, generator, a, b, share) if a.noise is not None or b.noise is not None else None
     return np.asarray(edits.morph(a.code, b.code, share)), noise
+
+
+def _blend(generator: StyleGenerator, a: Code, b: Code, share: float) -> Maps:
+    first, last = noise_of(generator, a), noise_of(generator, b)
+    return {name: np.float32(1 - share) * first[name] + np.float32(share) * last[name] for name in first}
 
 
 def morph_sheet(generator: StyleGenerator, given: list[Code], names: list[str], options: Morph) -> Sheet:
     """A row for each pair of neighbours, from the one to the other."""
-    shares = np.linspace(0.0, 1.0, options.steps)
-    found = [between(generator, a, b, float(share)) for a, b in zip(given, given[1:], strict=False) for share in shares]
-    made = [0.0 < share < 1.0 for _ in given[1:] for share in shares]
+    shares = [float(share) for share in np.linspace(0.0, 1.0, options.steps)]
+    sources = [source(name, code) for name, code in zip(names, given, strict=True)]
+    found = [between(generator, a, b, share) for a, b in zip(given, given[1:], strict=False) for share in shares]
+    pairs = zip(sources, sources[1:], strict=False)
+    made = [{"sources": [a, b], "share": share} if 0.0 < share < 1.0 else None for a, b in pairs for share in shares]
     words = f"{options.steps} images from {' to '.join(names)}"
     return Sheet([code for code, _ in found], [noise for _, noise in found], made, options.steps, words)
 
@@ -197,7 +230,7 @@ def morph_frames(generator: StyleGenerator, given: list[Code], options: Morph, r
     for first in range(0, len(ways), options.batch):
         found = [between(generator, *way) for way in ways[first : first + options.batch]]
         found += found[-1:] * (options.batch - len(found))  # one compiled shape
-        yield from _draw(generator, found, render)[: len(ways) - first]
+        yield from _draw(generator, found, render, options.batch)[: len(ways) - first]
 
 
 def crossover_sheet(generator: StyleGenerator, given: list[Code], names: list[str], options: Crossover) -> Sheet:
@@ -207,10 +240,11 @@ def crossover_sheet(generator: StyleGenerator, given: list[Code], names: list[st
         if not 0 <= layer <= generator.rows:
             raise ValueError(f"--layer is {layer}: this generator has {generator.rows} rows, give 0 to {generator.rows}")
     sheet = Sheet([], [], [], len(layers) + 2, "")
-    for other in given[1:]:
+    sources = [source(name, code) for name, code in zip(names, given, strict=True)]
+    for other, last in zip(given[1:], sources[1:], strict=True):
         sheet.codes.extend([given[0].code, *(np.asarray(edits.crossover(given[0].code, other.code, k)) for k in layers), other.code])
         sheet.noise.extend([given[0].noise] * (len(layers) + 1) + [other.noise])
-        sheet.made.extend([False, *[True] * len(layers), False])
+        sheet.made.extend([None, *({"sources": [sources[0], last], "layer": k} for k in layers), None])
     rows = ", ".join(map(str, layers))
     words = f"{names[0]}; with the rows from {rows} of the last image ({generator.rows} rows in all); {', '.join(names[1:])}"
     return sheet._replace(words=words)
@@ -228,7 +262,8 @@ def transfer_sheet(generator: StyleGenerator, given: list[Code], names: list[str
     words = f"{names[1]}, {names[2]}, {names[0]}; then {names[0]} with {strengths} times their difference ({kept} of {generator.rows} rows)"
     codes = [neutral.code, expressive.code, target.code, *np.asarray(moved)]
     noise = [neutral.noise, expressive.noise, *[target.noise] * (count + 1)]
-    return Sheet(codes, noise, [False] * 3 + [True] * count, count + 3, words)
+    facts = {"sources": [source(name, code) for name, code in zip(names, given, strict=True)], "threshold": options.threshold}
+    return Sheet(codes, noise, [None] * 3 + [{**facts, "strength": s} for s in options.strength], count + 3, words)
 
 
 def mixing_sheet(generator: StyleGenerator, given: list[Code], names: list[str], options: Mixing) -> Sheet:
@@ -236,12 +271,14 @@ def mixing_sheet(generator: StyleGenerator, given: list[Code], names: list[str],
     rows = {band: band_rows(generator, band) for band in options.bands}
     below = [code_files.read_code(path, generator) for path in options.destinations] or given
     there = [name_of(path) for path in options.destinations] or names
-    sheet = Sheet([None, *(code.code for code in given)], [None, *(code.noise for code in given)], [False] * (len(given) + 1), 0, "")
-    for band in rows.values():
-        for code in below:
+    sheet = Sheet([None, *(code.code for code in given)], [None, *(code.noise for code in given)], [None] * (len(given) + 1), 0, "")
+    above = [source(name, code) for name, code in zip(names, given, strict=True)]
+    left = [source(name, code) for name, code in zip(there, below, strict=True)]
+    for word, band in rows.items():
+        for code, own in zip(below, left, strict=True):
             sheet.codes.extend([code.code, *(np.asarray(edits.mix(code.code, source.code, band)) for source in given)])
             sheet.noise.extend([code.noise] * (len(given) + 1))
-            sheet.made.extend([False, *[True] * len(given)])
+            sheet.made.extend([None, *({"sources": [own, other], "band": word, "rows": list(band)} for other in above)])
     parts = ", ".join(f"{band} (rows {band_words(found)})" for band, found in rows.items())
     words = f"above {', '.join(names)}; at the left {', '.join(there)}, which get of those above: {parts}"
     return sheet._replace(columns=len(given) + 1, words=words)
@@ -254,7 +291,9 @@ def truncation_sheet(generator: StyleGenerator, given: list[Code], names: list[s
     codes = [code for source in given for code in np.asarray(edits.truncate(source.code, w_avg, psi))]
     noise = [source.noise for source in given for _ in options.psi]
     words = f"{', '.join(names)} at psi {', '.join(f'{p:g}' for p in options.psi)}"
-    return Sheet(codes, noise, [float(p) != 1.0 for _ in given for p in options.psi], len(options.psi), words)
+    sources = [source(name, code) for name, code in zip(names, given, strict=True)]
+    made = [{"sources": [one], "psi": float(p)} if float(p) != 1.0 else None for one in sources for p in options.psi]
+    return Sheet(codes, noise, made, len(options.psi), words)
 
 
 _SHEETS = {
@@ -284,7 +323,7 @@ def band_words(rows: Sequence[int]) -> str:
     return f"{rows[0]}-{rows[-1]}" if len(rows) > 1 else f"{rows[0]}"
 
 
-def draw_sheet(generator: StyleGenerator, sheet: Sheet, render: Any) -> np.ndarray:
+def draw_sheet(generator: StyleGenerator, sheet: Sheet, render: Any, batch: int) -> np.ndarray:
     """The table as one picture, uint8; equal codes are drawn once."""
     places: dict[tuple, int] = {}
     wanted, index = [], []
@@ -297,26 +336,38 @@ def draw_sheet(generator: StyleGenerator, sheet: Sheet, render: Any) -> np.ndarr
             places[key] = len(wanted)
             wanted.append((code, noise))
         index.append(places[key])
-    images = _draw(generator, wanted, render)
+    images = _draw(generator, wanted, render, batch)
     images = np.concatenate([images, np.full_like(images[:1], 255)])
     return viz.grid(images[index], sheet.columns)
 
 
-def _draw(generator: StyleGenerator, found: Sequence[tuple[np.ndarray, dict[str, np.ndarray] | None]], render: Any) -> np.ndarray:
-    """uint8 [n, r, r, 3] of codes with their noise."""
-    noise = None
+def _draw(generator: StyleGenerator, found: Sequence[tuple[np.ndarray, Noise]], render: Any, batch: int) -> np.ndarray:
+    """uint8 [n, r, r, 3] of codes with their noise, which is made for ``batch`` of them at a time."""
+    stored = None
     if any(own is not None for _, own in found):
         stored = {name: np.asarray(array) for name, array in generator.noise(generator.arrays).items()}
-        noise = {name: np.stack([(own or stored)[name] for _, own in found]) for name in stored}
-    return render(np.stack([code for code, _ in found]), noise)
+    size, images = min(batch, len(found)), []
+    for first in range(0, len(found), size):
+        some = list(found[first : first + size])
+        count = len(some)
+        some += some[-1:] * (size - count)  # one compiled shape
+        noise = None
+        if stored is not None:
+            maps = [_maps(own) or stored for _, own in some[:count]]
+            maps += maps[-1:] * (size - count)
+            noise = {name: np.stack([one[name] for one in maps]) for name in stored}
+        images.append(render(np.stack([code for code, _ in some]), noise)[:count])
+    return np.concatenate(images)
 
 
-def save_codes(generator: StyleGenerator, sheet: Sheet, command: str, names: Sequence[str], options: Any) -> int:
-    """Writes the codes that the edit made; returns how many."""
-    own = {field.name for field in dataclasses.fields(Options)} | {"film", "seconds", "fps"}
-    said = {key: value for key, value in dataclasses.asdict(options).items() if key not in own}
-    about = code_files.about_generator(generator, space="W+", edit={"name": command, "codes": list(names), **said})
-    found = [(code, noise) for code, noise, made in zip(sheet.codes, sheet.noise, sheet.made, strict=True) if made]
-    for i, (code, noise) in enumerate(found):
-        code_files.write_code(local_folder(options.save) / f"{i:03d}.safetensors", code, noise=noise, about=about)
+def _maps(noise: Noise) -> Maps | None:
+    return noise() if callable(noise) else noise
+
+
+def save_codes(generator: StyleGenerator, sheet: Sheet, command: str, options: Any) -> int:
+    """Writes the codes that the edit made, each with what made it; returns how many."""
+    found = [(code, noise, made) for code, noise, made in zip(sheet.codes, sheet.noise, sheet.made, strict=True) if made is not None]
+    for i, (code, noise, made) in enumerate(found):
+        about = code_files.about_generator(generator, space="W+", edit={"name": command, **made})
+        code_files.write_code(local_folder(options.save) / f"{i:03d}.safetensors", code, noise=_maps(noise), about=about)
     return len(found)

@@ -8,6 +8,7 @@ import style_toy
 
 from jaxgan import code_files, edits, films, viz
 from jaxgan.__main__ import main
+from jaxgan.edit import _draw
 from jaxgan.style_generators import open_style_generator, renderer
 
 
@@ -77,8 +78,42 @@ def test_a_morph_goes_through_all_codes_as_a_strip_a_film_and_code_files(room, c
     assert "11 frames, 1.1 s" in capsys.readouterr().out and film.read_bytes()[4:8] == b"ftyp"
     middle = code_files.read_code(saved / "001.safetensors")
     np.testing.assert_allclose(middle.code, (codes[1] + codes[2]) / 2, atol=1e-6)
-    assert middle.about["edit"] == {"name": "morph", "codes": ["000000", "000001", "000002"], "steps": 3}
+    told = middle.about["edit"]  # of the second pair: which codes these were, and how far
+    header = json.loads((room / "c" / "000002.safetensors").read_bytes()[8:].split(b"}}", 1)[0] + b"}}")["__metadata__"]
+    assert [one["name"] for one in told["sources"]] == ["000001", "000002"] and told["sources"][1]["sha256"] == header["arrays_sha256"]
+    assert told == {"name": "morph", "sources": told["sources"], "share": 0.5}
     assert len(list(saved.iterdir())) == 2 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_an_output_that_cannot_be_written_is_noticed_before_anything_is_drawn(room, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("jaxgan.edit.renderer", lambda *arguments, **keywords: pytest.fail("drawn"))
+    assert edit(room, "morph", (0, 1), tmp_path / "m.png", "--film", tmp_path / "file" / "m.mp4") == 2
+    assert "cannot write to" in capsys.readouterr().err and not (tmp_path / "m.png").exists()
+
+
+def test_each_code_of_an_edit_tells_what_it_is(room, tmp_path):
+    for command, options, key, values in [
+        ("crossover", ("--layer", 2, 4), "layer", [2, 4]),
+        ("mixing", ("--bands", "coarse", "5"), "band", ["coarse"] * 4 + ["5"] * 4),
+        ("truncation", ("--psi", 0, 1, -1), "psi", [0, -1, 0, -1]),
+    ]:
+        assert edit(room, command, (0, 1), tmp_path / f"{command}.png", *options, "--save", tmp_path / command) == 0
+        told = [code_files.read_code(path).about["edit"] for path in sorted((tmp_path / command).iterdir())]
+        assert [one[key] for one in told] == values and len({json.dumps(one) for one in told}) == len(told)
+
+
+def test_noise_is_made_for_one_block_of_pictures_at_a_time(generator, codes):
+    noise, made = {name: np.asarray(array) for name, array in generator.noise(generator.arrays).items()}, []
+    seen = []
+
+    def render(some, maps):
+        seen.append((len(some), len(next(iter(maps.values()))), len(made)))
+        return np.zeros((len(some), 16, 16, 3), np.uint8)
+
+    found = [(codes[i % 4], lambda: made.append(1) or noise) for i in range(5)]
+    assert len(_draw(generator, found, render, 2)) == 5
+    assert seen == [(2, 2, 2), (2, 2, 4), (2, 2, 5)]
 
 
 def test_crossovers_show_both_codes_and_every_split(room, codes, draw, tmp_path):
