@@ -37,6 +37,9 @@ class StyleGenerator(NamedTuple):
     """``w_avg(arrays) -> [W]``: the mean of w."""
     noise: Callable[[Tree], dict[str, Array]]
     """``noise(arrays) -> {name: [side, side]}``: the stored noise."""
+    noise_scale: Callable[[Tree], dict[str, Array]]
+    """``noise_scale(arrays) -> {name: []}``: what noise of mean square 1 is multiplied by to be noise of this generator. 1 where the
+    network has strengths of its own; else the root mean square of the stored map, which is noise times its strength."""
     synthesise: Callable[..., Array]
     """``synthesise(arrays, codes [N, rows, W], noise {name: [side, side] or [N, side, side]}) -> [N, R, R, 3]``."""
     activation_names: tuple[str, ...]
@@ -114,6 +117,7 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
         map_latents=lambda arrays, z, labels=None: stylegan.map_latents(folded, arrays["params"], z, labels),
         w_avg=lambda arrays: arrays["w_avg"],
         noise=lambda arrays: arrays["noise"],
+        noise_scale=lambda arrays: {name: np.float32(1) for name in arrays["noise"]},
         synthesise=synthesise,
         activation_names=names,
         activations=lambda arrays, codes, noise, names: stylegan.activations(folded, arrays["params"], codes, noise, names),
@@ -144,6 +148,7 @@ def of_mobile_stylegan(params: Tree, state: Tree, digest: str = "") -> StyleGene
         map_latents=lambda arrays, z: mobile_stylegan.map_latents(arrays["params"], z),
         w_avg=lambda arrays: arrays["w_avg"],
         noise=lambda arrays: arrays["noise"],
+        noise_scale=lambda arrays: {name: (array * array).mean() ** 0.5 for name, array in arrays["noise"].items()},
         synthesise=synthesise,
         activation_names=names,
         activations=lambda arrays, codes, noise, names: mobile_stylegan.activations(arrays["params"], codes, noise, names),

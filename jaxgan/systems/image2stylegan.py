@@ -9,6 +9,7 @@ the noise maps. Read from top to bottom: the networks, the stages of a method, `
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,21 @@ import numpy as np
 import optax
 
 from jaxgan import invert, invert_files, parallel, perceptual
+from jaxgan.arrays import arrays_checksum
 from jaxgan.nets import vgg
 from jaxgan.style_generators import StyleGenerator, check_resolution
 from jaxgan.systems import image2stylegan_plus as plus
 from jaxgan.systems import image2stylegan_projector as projector
-from jaxgan.systems.image2stylegan_codes import check_space, codes_of, content_digest, draw_noise, photo_keys, start_of
+from jaxgan.systems.image2stylegan_codes import (
+    check_space,
+    codes_of,
+    content_digest,
+    photo_keys,
+    scaled_noise,
+    start_noise,
+    start_of,
+    unit_noise,
+)
 from jaxgan.systems.image2stylegan_options import Options, learning_rates
 
 Tree = Any
@@ -51,6 +62,7 @@ def open_networks(options: Options, path: Any = None) -> Networks:
     """
     from jaxgan import weights
     from jaxgan.metrics import lpips
+
     judge = options.method == "projector"
     try:
         arrays, about = weights.load("vgg16", path), weights.about("vgg16", path)
@@ -82,6 +94,8 @@ class Stage(NamedTuple):
     after: Callable[[Tree, jax.Array], Tree] | None
     images: Callable[[Tree, Tree, Tree], jax.Array]
     """``images(variables, frozen, targets) -> [N, r, r, 3]``, compiled; what the variables stand for, without any noise on the code."""
+    best: bool = False
+    """What is found is where the loss was lowest, in the place of where the search ended."""
 
 
 class Problem(NamedTuple):
@@ -91,7 +105,7 @@ class Problem(NamedTuple):
     side: int
     """Of the images that are compared."""
     frozen: Tree
-    """{'generator', 'vgg', 'lpips', 'noise', 'mean', 'deviation'}."""
+    """{'generator', 'vgg', 'lpips', 'noise', 'noise_scale', 'mean', 'deviation'}."""
     stages: tuple[Stage, ...]
     targets: Callable[..., Tree]
     """``targets(frozen, images [N, R, R, 3], mask, other) -> pytree``, compiled; mask and other may be None."""
@@ -145,7 +159,7 @@ def prepare(generator: StyleGenerator, options: Options, networks: Networks) -> 
         return total, parts
 
     def noise_loss(variables: Tree, frozen: Tree, targets: Tree, step: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict]:
-        images = draw(frozen["generator"], targets["code"], variables["noise"])
+        images = draw(frozen["generator"], targets["code"], _noise(variables, frozen, targets))
         return plus.compare({}, images, targets, plus.pixels(both))
 
     @jax.jit
@@ -155,15 +169,17 @@ def prepare(generator: StyleGenerator, options: Options, networks: Networks) -> 
 
     @jax.jit
     def noised(variables: Tree, frozen: Tree, targets: Tree) -> jax.Array:
-        return draw(frozen["generator"], targets["code"], variables["noise"])
+        return draw(frozen["generator"], targets["code"], _noise(variables, frozen, targets))
 
     tx = optax.lbfgs() if options.optimiser == "lbfgs" else optax.adam(learning_rates(options, options.steps))
     after = (lambda variables, keys: variables | {"noise": projector.renormalise(variables["noise"])}) if is_projector else None
     stages = [Stage("codes", options.steps, codes_loss, tx, after, coded)]
     stored = generator.noise(generator.arrays)
     if options.noise_steps and stored:
-        stages.append(Stage("noise", options.noise_steps, noise_loss, optax.adam(options.noise_learning_rate), None, noised))
+        tx = optax.adam(options.noise_learning_rate)  # its large steps may lead away, so the best maps count: at worst the first
+        stages.append(Stage("noise", options.noise_steps, noise_loss, tx, None, noised, best=True))
     frozen = {"generator": generator.arrays, "noise": stored, "mean": generator.w_avg(generator.arrays)}
+    frozen["noise_scale"] = {name: jnp.asarray(scale) for name, scale in generator.noise_scale(generator.arrays).items()}
     seen = loss.size or side
     frozen |= {"vgg": vgg.freeze(networks.vgg, seen) if loss.taps or options.style_weight else {}}
     if is_projector:
@@ -192,8 +208,10 @@ def _tap(options: Options, layer: str) -> str:
 
 
 def _noise(variables: Tree, frozen: Tree, targets: Tree) -> Tree:
-    """The noise maps: those optimised, those a start brought along, or the generator's own."""
-    return variables.get("noise") or targets.get("noise") or frozen["noise"]
+    """The noise maps: those optimised (of mean square 1, as the steps suppose), those a start brought along, or the generator's own."""
+    if variables.get("noise"):
+        return scaled_noise(variables["noise"], frozen["noise_scale"])
+    return targets.get("noise") or frozen["noise"]
 
 
 class Embedded(NamedTuple):
@@ -214,7 +232,8 @@ class Embedded(NamedTuple):
     history: tuple[tuple[str, dict[str, np.ndarray]], ...]
     """(stage, {'loss' or a part: [rows, N]}) in order; row t before step t + 1, the last after the last step."""
     kept: tuple[np.ndarray, ...]
-    """For each stage the rows of its history [N] that belong to what was found: earlier than the last where an image stopped."""
+    """For each stage the rows of its history [N] that belong to what was found: earlier than the last where an image stopped, and in the
+    stage 'noise' where its loss was lowest."""
     failed: np.ndarray
     """bool [N]: stopped because a number was not finite."""
 
@@ -251,13 +270,13 @@ def embed(
       start: {'code': [N, rows, W], 'noise': {name: [N, side, side]} or absent}, for the starts 'codes:' and 'run:'.
       mask: [N, R, R, 1] in [0, 1], where the photo counts (image2stylegan++); None: everywhere.
       other: as `images`: what counts outside the mask; needs a mask.
-      saved: a folder for the state of the search; what is there is gone on with.
+      saved: a folder for the state of the search; what is there is gone on with, where it is of the same search.
       watch: ``watch(stage, run, draw)`` after every chunk of steps and at a stage's end; true interrupts. ``draw()`` makes the images.
       chunk: steps between two looks.
       save_seconds: between two states in the folder `saved`; one more is written when `watch` interrupts.
 
     Raises:
-      ValueError: images of another size, options that do not fit. Interrupted: `watch` said so.
+      ValueError: images of another size, options that do not fit; `saved` holds another search. Interrupted: `watch` said so.
     """
     if problem is None:
         options = (options or Options()).resolved()
@@ -272,32 +291,35 @@ def embed(
         raise ValueError("what counts outside the mask needs a mask: give one for every photo (--mask FOLDER)")
     if other is None and (options.outside_weight or options.style_weight):
         raise ValueError("outside_weight and style_weight compare with another image: give one for every photo (--other FOLDER)")
-    keys = photo_keys(digests or [content_digest(image) for image in images], options.seed)
+    digests = digests or [content_digest(image) for image in images]
+    about = _about(generator, problem, digests, start, mask, other) if saved else {}
+    keys = photo_keys(digests, options.seed)
     targets = problem.targets(frozen, images, None if mask is None else jnp.asarray(mask, jnp.float32), other)
     variables = {"code": start_of(generator, options, keys, frozen["mean"], start)}
-    if start and start.get("noise"):
-        targets["noise"] = {name: jnp.asarray(array, jnp.float32) for name, array in start["noise"].items()}
     if options.method == "projector":
-        variables["noise"] = draw_noise(frozen["noise"], keys)
+        variables["noise"] = start_noise(generator, keys, start)
+    elif start and start.get("noise"):
+        targets["noise"] = {name: jnp.asarray(array, jnp.float32) for name, array in start["noise"].items()}
     before = np.asarray(problem.stages[0].images(variables, frozen, targets))
     mesh = parallel.make_mesh((0, 1), jax.local_devices()[: len(images)])
     history, kept, failed = [], [], np.zeros(len(images), bool)
     for stage in problem.stages:
         if stage.name == "noise":
-            noise = _noise(variables, frozen, targets)
+            noise = unit_noise(_noise(variables, frozen, targets), frozen["noise_scale"])
             fresh = {name: jnp.broadcast_to(array, (len(images), *array.shape[-2:])) for name, array in noise.items()}
             targets["code"] = codes_of(generator, options.space, frozen["generator"], variables["code"])
-            found = _search(stage, options, {"noise": fresh}, frozen, targets, keys, mesh, saved, watch, chunk, save_seconds)
-            variables |= found.variables
+            found = _search(stage, options, {"noise": fresh}, frozen, targets, keys, mesh, saved, about, watch, chunk, save_seconds)
         else:
-            found = _search(stage, options, variables, frozen, targets, keys, mesh, saved, watch, chunk, save_seconds)
-            variables = dict(found.variables)
+            found = _search(stage, options, variables, frozen, targets, keys, mesh, saved, about, watch, chunk, save_seconds)
+        variables |= found.best if stage.best else found.variables
         history.append((stage.name, {name: np.asarray(rows) for name, rows in found.history.items()}))
         rows = np.asarray(found.kept_at)
+        if stage.best:
+            rows = np.where(np.asarray(found.best_at) < 0, rows, found.best_at)
         kept.append(np.where(rows < 0, found.step, rows))
         failed |= np.asarray(found.status) == invert.FAILED
     codes = codes_of(generator, options.space, frozen["generator"], variables["code"])
-    noise = variables.get("noise") or targets.get("noise")
+    noise = _noise(variables, frozen, targets) if variables.get("noise") or targets.get("noise") else None
     return Embedded(
         codes=np.asarray(codes),
         latents=np.asarray(variables["code"]),
@@ -311,19 +333,34 @@ def embed(
     )
 
 
-def _search(stage, options, variables, frozen, targets, keys, mesh, saved, watch, chunk, save_seconds) -> invert.Run:
+def _about(generator, problem, digests, start, mask, other) -> dict[str, str]:
+    """Which search a saved state belongs to: all that its numbers hang on."""
+    options = {
+        name: json.dumps(value) for name, value in problem.options.as_json().items() if name not in ("batch", "crop", "filter", "film")
+    }
+    given = {"codes": None if start is None else {"code": start["code"], **(start.get("noise") or {})}}
+    given |= {name: None if array is None else {"": array} for name, array in (("mask", mask), ("other", other))}
+    companions = {
+        f"sha256 of the given {name}": "none" if arrays is None else arrays_checksum({key: np.asarray(a) for key, a in arrays.items()})
+        for name, arrays in given.items()
+    }
+    networks = json.dumps(dict(problem.networks.about), sort_keys=True)
+    return {"generator": generator.digest, "photos": " ".join(digests), "networks": networks, **options, **companions}
+
+
+def _search(stage, options, variables, frozen, targets, keys, mesh, saved, about, watch, chunk, save_seconds) -> invert.Run:
     """One stage, from where it was saved or from `variables`."""
-    run = invert.start(variables, stage.tx, keys)
+    run = invert.start(variables, stage.tx, keys, keep_best=stage.best)
     path = saved / f"{stage.name}.safetensors" if saved else None
     if path is not None and path.exists():
-        run = invert_files.load(path, run)
+        run = invert_files.load(path, run, about)
     asked, written = [False], [time.monotonic()]
 
     def look(now: invert.Run) -> bool:
         if watch is not None:
             asked[0] = bool(watch(stage, now, lambda: np.asarray(stage.images(now.variables, frozen, targets))))
         if path is not None and (asked[0] or now.step == stage.steps or time.monotonic() - written[0] >= save_seconds):
-            invert_files.save(path, now)
+            invert_files.save(path, now, about)
             written[0] = time.monotonic()
         return asked[0]
 

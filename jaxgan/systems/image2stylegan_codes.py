@@ -87,6 +87,23 @@ def start_of(generator: StyleGenerator, options: Options, keys: jax.Array, mean:
     return jnp.asarray(given_codes(generator, options, np.asarray(start["code"], np.float32)))
 
 
+def start_noise(generator: StyleGenerator, keys: jax.Array, start: Mapping[str, Any] | None) -> dict[str, jax.Array]:
+    """Noise maps in units of the generator's scale, {name: [N, side, side]}: those `start` brings along, else N(0, 1)."""
+    if start and start.get("noise"):
+        return unit_noise(start["noise"], generator.noise_scale(generator.arrays))
+    return draw_noise(generator.noise(generator.arrays), keys)
+
+
+def unit_noise(noise: Mapping[str, Any], scale: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Noise maps over ``StyleGenerator.noise_scale``; a map whose scale is 0 has no part in the image and stays as it is."""
+    return {name: jnp.asarray(array, jnp.float32) / jnp.where(scale[name] > 0, scale[name], 1) for name, array in noise.items()}
+
+
+def scaled_noise(noise: Mapping[str, jax.Array], scale: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The reverse of ``unit_noise``: maps as the generator takes them."""
+    return {name: array * scale[name] for name, array in noise.items()}
+
+
 def draw_noise(stored: Mapping[str, jax.Array], keys: jax.Array) -> dict[str, jax.Array]:
     """Noise maps N(0, 1) for every photo, {name: [N, side, side]}."""
 

@@ -2,7 +2,7 @@
 
 OUT/NAME/ holds code.safetensors, target.png, start.png and result.png (as compared), full.png (where that is smaller than what the
 generator makes), history.csv and film.mp4 (on request); every one of these folders is whole or absent. OUT/.search/ holds the state of
-unfinished batches.
+the unfinished batch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from jaxgan.systems.image2stylegan import Embedded
 from jaxgan.systems.image2stylegan_photos import Photo
 
 MARK = "embed.json"
+SHEET = "sheet.png"
+SHEET_ROWS = 100
+"""Most photos on the sheet; more make a picture that few programs open."""
 FORMAT = "jaxgan embedding 1"
 SEARCH = ".search"
 CHANGEABLE = ("batch",)
@@ -46,8 +49,11 @@ def read_mark(out: Path) -> dict[str, Any] | None:
     raise ValueError(f"{path} is not one that `jaxgan embed` wrote; name another folder with --out")
 
 
-def check(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
+def check(out: Path, run: Mapping[str, Any], stays: int, state: int) -> dict[str, Any] | None:
     """Whether `out` can take a run: None where it is new, the earlier embed.json where the same run goes on.
+
+    Args:
+      stays: bytes that are written for good. state: bytes of a batch's state, while it is searched.
 
     Raises:
       ValueError: it holds another run (names what differs), or other files. OSError: it cannot be written.
@@ -59,9 +65,9 @@ def check(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
         raise ValueError(f"{out} is not empty and holds no earlier run ({MARK}); name a new folder with --out")
     if earlier is not None and (other := difference(earlier, run)):
         raise ValueError(f"{out} holds another run ({other}); name another folder with --out, or remove that one first")
-    size = run["generator"]["resolution"] ** 2 * 3
-    rule = files.Refusal("the codes take up to", "or name a folder on another disk with --out", "name another folder with --out")
-    files.check_writable(out, 4 * size * len(run["photos"]) + 2**20, rule)
+    words = "the codes and the state of a batch take up to"
+    rule = files.Refusal(words, "use a smaller --batch, or name a folder on another disk with --out", "name another folder with --out")
+    files.check_writable(out, stays + state + 2**20, rule)
     return earlier
 
 
@@ -100,6 +106,11 @@ def group_folder(out: Path, photos: Sequence[Photo]) -> Path:
     """Where the state of these photos' search is kept."""
     names = "".join(f"{photo.name}\0{photo.digest}\0" for photo in photos)
     return out / SEARCH / hashlib.sha256(names.encode()).hexdigest()[:16]
+
+
+def forget(out: Path, photos: Sequence[Photo]) -> None:
+    """Removes the state of these photos' search, once their folders are written."""
+    shutil.rmtree(group_folder(out, photos), ignore_errors=True)
 
 
 def numbers(found: Embedded, i: int, mean: np.ndarray, lpips: Sequence[float | None], seconds: float) -> dict[str, Any]:
@@ -143,7 +154,7 @@ def _psnr(target: np.ndarray, image: np.ndarray) -> float | None:
 
 
 def history_csv(found: Embedded, i: int) -> str:
-    """One line for each step of each stage: stage, step, loss, the parts without their weights; up to where the image stopped."""
+    """One line for each step of each stage: stage, step, loss, the parts without their weights; up to what was found."""
     parts = list(dict.fromkeys(part for _, history in found.history for part in history))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -179,16 +190,16 @@ def write_photo(
 
 
 def finish(out: Path, run: dict[str, Any], photos: Sequence[Photo], generator: StyleGenerator) -> dict[str, Any]:
-    """Writes the sheet and the table of all photos, removes the state of the search; returns what embed.json holds."""
-    rows, table = [], []
-    for photo in photos:
-        folder = out / photo.name
-        result = code_files.read_code(folder / "code.safetensors", generator).about["result"]
-        table.append({"name": photo.name, **result})
-        read = (viz.read_png(folder / f"{name}.png") for name in ("target", "start", "result"))
+    """Writes the table, a sheet of the first ``SHEET_ROWS`` photos, removes the search's state; returns what embed.json holds."""
+    results = [code_files.read_code(out / photo.name / "code.safetensors", generator).about["result"] for photo in photos]
+    run = {**run, "table": [{"name": photo.name, **result} for photo, result in zip(photos, results, strict=True)]}
+    write_mark(out, run)
+    rows = []
+    for photo, result in zip(photos[:SHEET_ROWS], results, strict=False):
+        read = (viz.read_png(out / photo.name / f"{name}.png") for name in ("target", "start", "result"))
         rows.append(pictures.Row(photo.name, *(pictures.shrink(picture) for picture in read), result))
-    viz.write_png(out / "sheet.png", pictures.sheet(rows))
-    run = {**run, "state": "finished", "table": table}
+    viz.write_png(out / SHEET, pictures.sheet(rows))
+    run["state"] = "finished"
     write_mark(out, run)
     shutil.rmtree(out / SEARCH, ignore_errors=True)
     return run

@@ -33,6 +33,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+_USED_BY = {
+    **dict.fromkeys(("taps", "pre_relu", "normalisation"), ("image2stylegan", "image2stylegan++")),
+    **dict.fromkeys(("noise_weight", "code_noise"), ("projector",)),
+    **dict.fromkeys(("noise_steps", "noise_learning_rate", "outside_weight", "style_weight", "style_tap"), ("image2stylegan++",)),
+}
+"""Options that not every method reads; with another method they must be the defaults."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -50,7 +57,7 @@ class Options:
     schedule: str | None = None
     """'constant', 'cosine' (down to 0), or 'ramps' (up over the first 5 %, a cosine down over the last 25 %)."""
     optimiser: str = "adam"
-    """'adam' (0.9, 0.999, 1e-8) or 'lbfgs' (with a line search; no learning rate)."""
+    """'adam' (0.9, 0.999, 1e-8) or 'lbfgs' (with a line search; learning_rate and schedule stay None)."""
     batch: int = 4
     """Images optimised at once; no image's code depends on the others."""
     resolution: int | None = None
@@ -104,7 +111,9 @@ class Options:
           ValueError: a value that does not exist, is out of range, or does not go with the method.
         """
         _choice("method", self.method, METHODS)
-        defaults = _DEFAULTS[self.method]
+        defaults = dict(_DEFAULTS[self.method])
+        if self.optimiser == "lbfgs":
+            defaults |= {"learning_rate": None, "schedule": None}
         given = {key: value for key in defaults if (value := getattr(self, key)) is not None and value != ()}
         found = dataclasses.replace(self, **{**defaults, **given})
         if found.start is None:
@@ -118,7 +127,8 @@ class Options:
             "resize_kernel": ("area", "bilinear", "bilinear_antialias"),
         }  # fmt: skip
         for name, values in choices.items():
-            _choice(name, getattr(self, name), values)
+            if name != "schedule" or self.optimiser != "lbfgs":
+                _choice(name, getattr(self, name), values)
         if self.normalisation is not None:
             _choice("normalisation", self.normalisation, ("torchvision", "caffe", "unit", "signed"))
         for tap in (*self.taps, self.style_tap):
@@ -141,7 +151,7 @@ class Options:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value}; it must be a finite number of at least 0")
         for name in ("learning_rate", "noise_learning_rate"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+            if (value := getattr(self, name)) is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
         check_framing("none", self.filter)
         self._check_method()
@@ -153,10 +163,13 @@ class Options:
             raise ValueError("the projector adds noise to w and looks for it in W or W+: use --space w or w+, or --method image2stylegan")
         if self.method == "projector" and self.optimiser == "lbfgs":
             raise ValueError("the projector draws noise at every step, which a line search cannot follow: use --optimiser adam")
-        if self.method != "image2stylegan++":
-            for name in ("noise_steps", "outside_weight", "style_weight"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} is {getattr(self, name)}, but belongs to --method image2stylegan++, not to {self.method}")
+        for name, methods in _USED_BY.items():
+            value, default = getattr(self, name), _DEFAULTS[self.method].get(name, getattr(Options, name))
+            if self.method not in methods and value != default:
+                raise ValueError(f"{name} is {value!r}, but belongs to --method {' or '.join(methods)}, not to {self.method}: leave it out")
+        for name in ("learning_rate", "schedule"):
+            if self.optimiser == "lbfgs" and (value := getattr(self, name)) is not None:
+                raise ValueError(f"{name} is {value!r}, but lbfgs finds its steps by a line search: leave it out, or use --optimiser adam")
         if self.space == "z" and self.start != "z-random":
             raise ValueError(f"start {self.start!r} is a w, and no z is known for it: use --start z-random, or --space w or w+")
 

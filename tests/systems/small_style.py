@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan.metrics import lpips
-from jaxgan.nets import stylegan, vgg
-from jaxgan.style_generators import of_stylegan
+from jaxgan.nets import mobile_stylegan, stylegan, vgg
+from jaxgan.style_generators import of_mobile_stylegan, of_stylegan
 from jaxgan.systems.image2stylegan import Networks
 
 SIDE = 8
@@ -36,6 +36,14 @@ def arrays(of: stylegan.Generator, seed: int = 0):
 
 def generator(seed: int = 0, digest: str = "0" * 64, side: int = SIDE):
     return of_stylegan(network(side), *arrays(network(side), seed), digest)
+
+
+def mobile(strength: float = 0.01):
+    """A MobileStyleGAN of 16 px; the stored noise has about this root mean square, deeper maps less."""
+    layout = mobile_stylegan.Layout(widths=(8, 8), latent_size=6, w_size=6, mapping_layers=2)
+    params, noise = mobile_stylegan.init(layout, jax.random.key(1))
+    noise = {name: 10 * strength / (1 + i) * array for i, (name, array) in enumerate(noise.items())}
+    return of_mobile_stylegan(params, {"w_avg": jnp.zeros(6), "noise": noise}, "2" * 64)
 
 
 def vgg_arrays(seed: int = 1) -> dict[str, np.ndarray]:

@@ -68,6 +68,45 @@ def test_plus_goes_on_with_the_noise_maps_from_the_code_it_found(style, photos):
     np.testing.assert_allclose(np.square(np.asarray(image) - photos[:1]).mean((1, 2, 3)), after["loss"][-1], rtol=1e-4)
 
 
+def rms(noise):
+    return {name: np.sqrt(np.square(array).mean()) for name, array in noise.items()}
+
+
+def unmoved(stage, options, variables, frozen, targets, keys, *rest):
+    return invert.start(variables, stage.tx, keys)
+
+
+def test_noise_maps_that_hold_their_strength_keep_it_and_are_never_worse_than_before(monkeypatch):
+    style, photo, search = small_style.mobile(), np.full((1, 16, 16, 3), 0.3, np.float32), method._search
+    monkeypatch.setattr(method, "_search", lambda stage, *rest: (search if stage.name == "noise" else unmoved)(stage, *rest))
+    options = dataclasses.replace(PIXELS, method="image2stylegan++", steps=1, noise_steps=3, noise_learning_rate=50.0)
+    found = method.embed(style, photo, options, networks=method.Networks())
+    loss, (row,) = found.history[1][1]["loss"][:, 0], found.kept[1]
+    np.testing.assert_allclose(loss[0], np.square(found.before - photo).mean(), rtol=1e-5)  # the maps come in as they are
+    assert row and loss[row] == loss.min() < 0.9 * loss[0]
+    image = jax.jit(style.synthesise)(style.arrays, found.codes, found.noise)
+    np.testing.assert_allclose(np.square(image - photo).mean(), loss[row], rtol=1e-4)
+    stored = rms(style.noise(style.arrays))
+    for name, value in rms(found.noise).items():  # three steps of Adam at 50, in units of the stored strength
+        assert value < 160 * stored[name], name
+
+
+def test_the_projector_draws_noise_of_the_generators_strength_or_takes_that_of_the_start(monkeypatch):
+    style, size = small_style.mobile(), (1, 16, 16, 3)
+    problem = method.prepare(style, Options(method="projector", steps=1), small_style.networks())
+    monkeypatch.setattr(method, "_search", unmoved)
+    drawn = method.embed(style, np.zeros(size, np.float32), problem=problem)
+    stored = rms(style.noise(style.arrays))
+    for name, value in rms(drawn.noise).items():
+        np.testing.assert_allclose(value, stored[name], rtol=0.6)  # the smallest map has 16 numbers
+    start = {"code": np.ones((1, style.rows, style.w_size)), "noise": {name: 3 * array for name, array in drawn.noise.items()}}
+    again = method.embed(style, np.zeros(size, np.float32), problem=problem, start=start)
+    for name, array in start["noise"].items():
+        np.testing.assert_allclose(again.noise[name], array, rtol=1e-5)
+    image = jax.jit(style.synthesise)(style.arrays, start["code"].astype(np.float32), start["noise"])
+    np.testing.assert_allclose(again.before, image, atol=1e-4)
+
+
 def test_a_mask_lets_another_image_rule_outside(style, photos):
     mask = np.zeros((1, 8, 8, 1), np.float32)
     mask[:, :, :4] = 1
@@ -193,6 +232,15 @@ def test_starts(style):
         ({"learning_rate": 0.0}, "above 0"),
         ({"steps": 0}, "at least 1"),
         ({"style_weight": 1.0}, "belongs to --method image2stylegan[+][+]"),
+        ({"method": "projector", "taps": ("conv1_1",)}, "taps .* belongs to --method image2stylegan or"),
+        ({"method": "projector", "pre_relu": True}, "pre_relu .* not to projector"),
+        ({"method": "projector", "normalisation": "unit"}, "normalisation .* not to projector"),
+        ({"code_noise": 0.1}, "code_noise is 0.1, but belongs to --method projector"),
+        ({"method": "image2stylegan++", "noise_weight": 1.0}, "noise_weight .* belongs to --method projector"),
+        ({"noise_learning_rate": 1.0}, "noise_learning_rate .* belongs to --method image2stylegan[+][+]"),
+        ({"style_tap": "conv1_1"}, "style_tap .* belongs to --method image2stylegan[+][+]"),
+        ({"optimiser": "lbfgs", "learning_rate": 0.1}, "learning_rate is 0.1, but lbfgs"),
+        ({"optimiser": "lbfgs", "schedule": "cosine"}, "schedule is 'cosine', but lbfgs"),
         ({"mse_weight": 0.0, "perceptual_weight": 0.0}, "both 0"),
         ({"filter": "cubic"}, "resize filter"),
         ({"tolerance": float("nan")}, "finite"),
@@ -201,6 +249,11 @@ def test_starts(style):
 def test_options_that_do_not_exist_or_do_not_go_together_are_named(wrong, words):
     with pytest.raises(ValueError, match=words):
         Options(**wrong).resolved()
+
+
+def test_a_rate_that_lbfgs_does_not_have_is_not_recorded():
+    found = Options(optimiser="lbfgs").resolved().resolved().as_json()
+    assert found["learning_rate"] is None and found["schedule"] is None
 
 
 def test_what_the_generator_or_the_networks_lack_is_said(style, photos):
@@ -228,6 +281,16 @@ def test_an_interrupted_search_goes_on_to_the_same_numbers(style, photos, tmp_pa
 
     with pytest.raises(method.Interrupted, match="4 of 12"):
         method.embed(style, photos[:1], problem=problem, saved=tmp_path, watch=leave, chunk=4)
+    code = np.zeros((1, style.rows, style.w_size), np.float32)
+    with pytest.raises(ValueError, match="another run: its photos"):
+        method.embed(style, photos[1:2], problem=problem, saved=tmp_path)
+    with pytest.raises(ValueError, match="another run: its generator"):
+        method.embed(small_style.generator(digest="1" * 64), photos[:1], problem=problem, saved=tmp_path)
+    with pytest.raises(ValueError, match="another run: its sha256 of the given codes"):
+        method.embed(style, photos[:1], problem=problem, saved=tmp_path, start={"code": code})
+    with pytest.raises(ValueError, match="another run: its learning_rate is '0.05', here it is '0.01'"):
+        other = problem._replace(options=dataclasses.replace(problem.options, learning_rate=0.01))
+        method.embed(style, photos[:1], problem=other, saved=tmp_path)
     again = method.embed(style, photos[:1], problem=problem, saved=tmp_path, chunk=4)
     assert np.array_equal(whole.codes, again.codes)
     assert np.array_equal(whole.history[0][1]["loss"], again.history[0][1]["loss"])
