@@ -51,6 +51,8 @@ def judge(labels: np.ndarray) -> str:
         found.append("the face lies " + " and ".join(words))
     if not 1 / SCALE <= size <= SCALE:
         found.append(f"it is {max(size, 1 / size):.1f} times too {'large' if size > 1 else 'small'}")
+    if down[1] < 0:
+        found.append("it is upside down")
     if abs(tilt) > TILT:
         found.append(f"its eyes are tilted by {abs(tilt):.0f} degrees")
     return ", ".join(found)

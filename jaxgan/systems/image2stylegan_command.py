@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxgan.systems import image2stylegan_photos as reading
 from jaxgan.systems import image2stylegan_sheet as pictures
 from jaxgan.systems.image2stylegan_codes import given_codes
 from jaxgan.systems.image2stylegan_options import Options
-from jaxgan.systems.image2stylegan_photos import Photo
+from jaxgan.systems.image2stylegan_photos import CHANGED, Photo
 
 CHUNK = 10
 """Steps between two looks at ^C on a CPU, where a step of a large generator takes seconds; elsewhere five times as many."""
@@ -89,17 +89,18 @@ def run(
         "side": problem.side,
         "lpips_side": min(problem.side, LPIPS_SIDE),
         "photos": [{"name": p.name, "path": str(p.path), "sha256": p.digest, "size": list(p.size)} for p in photos],
-        "companions": {"mask": _digests(masks), "other": _digests(others), "start": _start_digests(starts)},
+        "companions": {"mask": _digests(masks), "other": _digests(others), "start": None if starts is None else list(starts.digests)},
         "rejects": rejects,
         "warnings": [],
         "table": [],
     }
-    earlier = output.check(place, about)
+    earlier = output.check(place, about, *_sizes(style, problem, len(photos), starts is not None and starts.with_noise))
     if earlier is not None and earlier["state"] == "finished" and all(output.is_done(place, photo, style) for photo in photos):
         say(f"{place}: already finished")
         return earlier
     for path, why in rejects.items():
         say(f"left out: {path}: {why}")
+    about["warnings"] = list(earlier["warnings"]) if earlier is not None else []
     if check_alignment:
         from jaxgan.systems.image2stylegan_alignment import warnings_of
 
@@ -110,24 +111,25 @@ def run(
     groups = [list(part) for part in _split(photos, options.batch)]
     with stopping.Stop() as stop:
         for number, group in enumerate(groups):
-            if all(output.is_done(place, photo, style) for photo in group):
-                continue
-            index = [photos.index(photo) for photo in group]
-            _embed_group(
-                place, style, problem, group,
-                None if starts is None else {key: _take(value, index) for key, value in starts.items()},
-                None if masks is None else [masks[i] for i in index],
-                None if others is None else [others[i] for i in index],
-                f"batch {number + 1} of {len(groups)}", stop, say,
-            )  # fmt: skip
+            if not all(output.is_done(place, photo, style) for photo in group):
+                index = [photos.index(photo) for photo in group]
+                _embed_group(
+                    place, style, problem, group,
+                    None if starts is None else _load_starts(style, starts, index),
+                    None if masks is None else [(masks[i], about["companions"]["mask"][i]) for i in index],
+                    None if others is None else [(others[i], about["companions"]["other"][i]) for i in index],
+                    f"batch {number + 1} of {len(groups)}", stop, say,
+                )  # fmt: skip
+            output.forget(place, group)
     return output.finish(place, about, photos, style)
 
 
 def _embed_group(place, style, problem, group, start, masks, others, title, stop, say) -> None:
     options = problem.options
-    images = np.stack([reading.read(photo.path, style.resolution, options)[0] for photo in group])
-    mask = None if masks is None else np.stack([reading.read(path, style.resolution, options, 1)[0] for path in masks]) / np.float32(255)
-    other = None if others is None else np.stack([reading.read(path, style.resolution, options)[0] for path in others])
+    side = style.resolution
+    images = np.stack([reading.read_again(photo, side, options) for photo in group])
+    mask = None if masks is None else np.stack([_companion(one, side, options, 1) for one in masks]) / np.float32(255)
+    other = None if others is None else np.stack([_companion(one, side, options) for one in others])
     saved = output.group_folder(place, group)
     clock = _Clock(saved / "seconds.json")
     total = sum(stage.steps for stage in problem.stages)
@@ -234,7 +236,26 @@ def _check_companions(options: Options, masks: Any, others: Any) -> None:
         raise ValueError("--other names images that count outside the mask: give it together with --outside-weight or --style-weight")
 
 
-def _starts(style: StyleGenerator, options: Options, photos: Sequence[Photo]) -> dict[str, Any] | None:
+def _companion(named: tuple[Path, str], side: int, options: Options, channels: int = 3) -> np.ndarray:
+    """A mask or other image; ValueError where the file is no longer the one of the sha256 that the run has recorded."""
+    from jaxgan.arrays import checksum
+
+    path, digest = named
+    pixels = reading.read(path, side, options, channels)[0]
+    if checksum(path) != digest:
+        raise ValueError(f"{path} {CHANGED}")
+    return pixels
+
+
+class _Starts(NamedTuple):
+    """The codes to start from, one for each photo; they were read once and are read again when their batch is searched."""
+
+    paths: list[Path]
+    digests: list[str]
+    with_noise: bool
+
+
+def _starts(style: StyleGenerator, options: Options, photos: Sequence[Photo]) -> _Starts | None:
     """The codes (and noise maps, where all have them) that 'codes:' and 'run:' name, for all photos; None for the other starts.
 
     Raises:
@@ -250,26 +271,47 @@ def _starts(style: StyleGenerator, options: Options, photos: Sequence[Photo]) ->
         paths = [place] * len(photos)
     else:
         paths = [place / f"{p.name}.safetensors" if (place / f"{p.name}.safetensors").is_file() else place / p.name for p in photos]
-    read: dict[Path, code_files.Code] = {}
+    facts: dict[Path, tuple[str, bool]] = {}
     for where in paths:
-        if where not in read:
-            read[where] = code_files.read_code(where, style)
-    codes = [read[where] for where in paths]
-    found: dict[str, Any] = {"code": np.stack([code.code for code in codes])}
-    given_codes(style, options, found["code"])
-    with_noise = [code.noise is not None for code in codes]
+        if where not in facts:
+            code = code_files.read_code(where, style)
+            given_codes(style, options, code.code[None])
+            facts[where] = code_files.digest(code), code.noise is not None
+    with_noise = [facts[where][1] for where in paths]
     if any(with_noise) and not all(with_noise):
         missing = photos[with_noise.index(False)].name
         raise ValueError(
             f"{options.start}: some of its codes have noise maps of their own, and that for {missing} has none: split the photos"
         )
-    if all(with_noise):
+    return _Starts(paths, [facts[where][0] for where in paths], all(with_noise))
+
+
+def _load_starts(style: StyleGenerator, starts: _Starts, index: Sequence[int]) -> dict[str, Any]:
+    """{'code', 'noise' where the starts have it} of some photos; ValueError where a file has changed."""
+    codes = []
+    for i in index:
+        codes.append(code_files.read_code(starts.paths[i], style))
+        if code_files.digest(codes[-1]) != starts.digests[i]:
+            raise ValueError(f"{starts.paths[i]} {CHANGED}")
+    found: dict[str, Any] = {"code": np.stack([code.code for code in codes])}
+    if starts.with_noise:
         found["noise"] = {name: np.stack([code.noise[name] for code in codes]) for name in codes[0].noise}
     return found
 
 
-def _take(value: Any, index: Sequence[int]) -> Any:
-    return jax.tree.map(lambda array: array[np.asarray(index)], value)
+def _sizes(style: StyleGenerator, problem: method.Problem, count: int, noise_given: bool) -> tuple[int, int]:
+    """Bytes that are written at most: (what stays, the state of one batch), for `count` photos."""
+    options = problem.options
+    images = 3 * (3 * problem.side**2 + style.resolution**2)
+    maps = 4 * sum(int(np.prod(array.shape)) for array in style.noise(style.arrays).values())
+    own_noise = noise_given or options.method == "projector" or bool(options.noise_steps)
+    code = 4 * style.rows * style.w_size
+    copies = 26 if options.optimiser == "lbfgs" else 4  # variables, those before, and two moments or ten pairs of L-BFGS
+    searched = code + (maps if options.method == "projector" else 0)
+    state = 2 * copies * max(searched, maps if options.noise_steps else 0)  # the new state is written beside the old one
+    state += copies * searched if options.noise_steps else 0  # that of the first stage stays
+    state += FRAMES * len(problem.stages) * 3 * min(pictures.CELL, problem.side) ** 2 if options.film else 0
+    return count * (images + code + (maps if own_noise else 0)), min(count, options.batch) * state
 
 
 def _facts(style: StyleGenerator) -> dict[str, Any]:
@@ -283,14 +325,6 @@ def _digests(paths: Sequence[Path] | None) -> list[str] | None:
     return None if paths is None else [checksum(path) for path in paths]
 
 
-def _start_digests(starts: dict[str, Any] | None) -> str | None:
-    from jaxgan.arrays import arrays_checksum
-
-    if starts is None:
-        return None
-    return arrays_checksum({"code": starts["code"], **starts.get("noise", {})})
-
-
 def _program() -> str:
     from jaxgan import __version__
 
@@ -299,4 +333,6 @@ def _program() -> str:
 
 def report(run: dict[str, Any], out: Any) -> str:
     """What is printed at the end."""
-    return f"{output.text(run)}\n\nsheet: {os.path.join(os.fspath(out), 'sheet.png')}"
+    count = len(run["table"])
+    some = f" (the first {output.SHEET_ROWS} of {count:,} photos)" if count > output.SHEET_ROWS else ""
+    return f"{output.text(run)}\n\nsheet: {os.path.join(os.fspath(out), output.SHEET)}{some}"

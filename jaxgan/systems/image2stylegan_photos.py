@@ -19,7 +19,11 @@ GREY = (128, 128, 128)
 """Of the bars of the crop 'pad'."""
 MAX_PIXELS = 64_000_000
 """Larger photos are rejected before they are decoded."""
-RESERVED = ("sheet", "embed", "film")
+RESERVED = ("sheet.png", "embed.json", "film.mp4")
+"""Names in the output that are no photo's; hidden ones (.search) are none's either, see ``_plain``."""
+MAX_NAME = 200
+"""Most bytes of a result's name: file systems take 255, and a folder being written has a longer one."""
+CHANGED = "has changed since this run first read it: put the old file back, or embed the new one into another folder with --out"
 
 
 class Photo(NamedTuple):
@@ -38,7 +42,7 @@ def find(specs: Sequence[Any]) -> dict[str, Path]:
     """Files by the names under which their results are written: the path below the folder given, without its ending, '/' as '_'.
 
     Raises:
-      FileNotFoundError: a file or folder is not there. ValueError: a folder without photos, or a file twice.
+      FileNotFoundError: a file or folder is not there. ValueError: a folder without photos, a file twice, or a name too long.
     """
     found: list[tuple[str, Path]] = []
     for spec in specs:
@@ -61,6 +65,9 @@ def find(specs: Sequence[Any]) -> dict[str, Path]:
     if clash := [name for name, times in collections.Counter(whole).items() if times > 1]:
         places = ", ".join(str(path) for (_, path), name in zip(found, whole, strict=True) if name == clash[0])
         raise ValueError(f"{places} would all be written as {clash[0]}: rename them, or embed them into different folders")
+    for (_, path), name in zip(found, whole, strict=True):
+        if (length := len(name.encode())) > MAX_NAME:
+            raise ValueError(f"{path} would be written as a folder whose name has {length} bytes; at most {MAX_NAME}: rename it")
     return dict(zip(whole, (path for _, path in found), strict=True))
 
 
@@ -68,7 +75,7 @@ def _plain(name: str) -> str:
     """A name that is one folder of the output: no separators, not hidden, not one of the output's own files."""
     name = name.replace(os.sep, "_").replace("/", "_").lstrip(".") or "photo"
     name = name.encode("utf-8", "replace").decode()
-    return f"{name}_" if name in RESERVED else name
+    return f"{name}_" if name.lower() in RESERVED else name
 
 
 def read(path: Path, side: int, options: Options, channels: int = 3) -> tuple[np.ndarray, tuple[int, int]]:
@@ -90,6 +97,17 @@ def read(path: Path, side: int, options: Options, channels: int = 3) -> tuple[np
     settings = folders.Settings((side, side), "none", options.filter, channels, "white", True, MAX_PIXELS, 0.0)
     pixels = folders.read_with(epath.Path(path), settings, finish)
     return pixels, sizes[0]
+
+
+def read_again(photo: Photo, side: int, options: Options) -> np.ndarray:
+    """uint8 [side, side, 3] of a photo that was checked before; ValueError where it is another one now, or cannot be read."""
+    try:
+        pixels, _ = read(photo.path, side, options)
+    except folders.Rejected as error:
+        raise ValueError(f"{photo.path} {CHANGED} ({error})") from error
+    if content_digest(pixels) != photo.digest:
+        raise ValueError(f"{photo.path} {CHANGED}")
+    return pixels
 
 
 def check(found: dict[str, Path], side: int, options: Options) -> tuple[list[Photo], dict[str, str]]:

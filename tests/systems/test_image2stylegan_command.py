@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 
 import numpy as np
@@ -110,6 +111,67 @@ def test_it_goes_on_from_the_codes_of_an_earlier_run(style, folder, finished, tm
         np.testing.assert_allclose(after["loss_before"], before["loss"], rtol=1e-4)
 
 
+def test_a_batch_that_is_written_leaves_no_state_and_warnings_outlive_a_stop(style, folder, tmp_path, monkeypatch):
+    """Stopped in the second of two batches; the photo of that one is then replaced."""
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    for photo in photos:
+        photo.write_bytes((folder / photo.name).read_bytes())
+    options, out, batches = dataclasses.replace(OPTIONS, steps=2, batch=1), tmp_path / "run", []
+
+    def embed(*arguments, saved, watch, **keywords):
+        batches.append(saved)
+        if len(batches) == 2:
+            saved.mkdir()
+            raise method.Interrupted("stopped")
+        return embedded(*arguments, saved=saved, watch=watch, **keywords)
+
+    embedded = method.embed
+    monkeypatch.setattr(method, "embed", embed)
+    monkeypatch.setattr(alignment, "warnings_of", lambda photos, options: ["a: the face lies 9% too far left"])
+    with pytest.raises(method.Interrupted):
+        command.run(style, photos, out, options, networks=NONE, check_alignment=True)
+    assert list((out / ".search").iterdir()) == batches[1:]
+    checked = reading.check
+
+    def replaced(*arguments):
+        found = checked(*arguments)
+        photos[1].write_bytes((folder / "a.png").read_bytes())
+        return found
+
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="b.png has changed since"):
+        patch.setattr(reading, "check", replaced)
+        command.run(style, photos, out, options, networks=NONE)
+    photos[1].write_bytes((folder / "b.png").read_bytes())
+    monkeypatch.setattr(command.output, "SHEET_ROWS", 1)
+    run = command.run(style, photos, out, options, networks=NONE)
+    assert run["warnings"] == ["a: the face lies 9% too far left"] and run["state"] == "finished"
+    assert 96 < viz.read_png(out / "sheet.png").shape[0] < 2 * 96 and "the first 1 of 2 photos" in command.report(run, out)
+
+
+def test_starts_and_masks_that_change_during_a_run_are_noticed(style, finished, folder, tmp_path):
+    out, _ = finished
+    starts = command._starts(
+        style, dataclasses.replace(OPTIONS, start=f"run:{out}").resolved(), reading.check(reading.find([folder]), 8, OPTIONS)[0]
+    )
+    np.testing.assert_array_equal(command._load_starts(style, starts, [1])["code"][0], code_files.read_code(out / "b").code)
+    with pytest.raises(ValueError, match="has changed since"):
+        command._load_starts(style, starts._replace(digests=["0"] * 3), [1])
+    digest = hashlib.sha256((folder / "a.png").read_bytes()).hexdigest()
+    assert command._companion((folder / "a.png", digest), 8, OPTIONS, 1).shape == (8, 8, 1)
+    with pytest.raises(ValueError, match="has changed since"):
+        command._companion((folder / "b.png", digest), 8, OPTIONS)
+
+
+def test_noise_maps_and_a_batchs_state_count_as_disk(style):
+    """In bytes, by hand: the projector's noise is kept; Adam's state is four copies of what is searched, twice while it is replaced."""
+    maps = 4 * sum(np.asarray(array).size for array in style.noise(style.arrays).values())
+    code = 4 * style.rows * style.w_size
+    options = [dataclasses.replace(OPTIONS, method=name, perceptual_weight=1.0).resolved() for name in ("image2stylegan", "projector")]
+    plain, noisy = (command._sizes(style, method.Problem(one, 8, {}, (), None, NONE), 5, False) for one in options)
+    assert plain == (5 * (12 * 64 + code), 3 * 8 * code)
+    assert noisy == (5 * (12 * 64 + code + maps), 3 * 8 * (code + maps))
+
+
 def refused(folder, out, *arguments, **keywords):
     style = keywords.pop("style", None) or small_style.generator()
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
@@ -165,12 +227,15 @@ def test_a_folder_with_another_run_or_other_files_is_left_alone(style, folder, f
 
 
 def test_names_of_results_are_folders_of_their_own(tmp_path):
-    for name in ("a.png", "a.jpg", "b/c.png", "sheet.png"):
+    for name in ("a.png", "a.jpg", "b/c.png", "sheet.png.jpg", "Embed.json.png", ".search.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert sorted(reading.find([tmp_path])) == ["a.jpg", "a.png", "b_c", "sheet_"]
+    assert sorted(reading.find([tmp_path])) == ["Embed.json_", "a.jpg", "a.png", "b_c", "search", "sheet.png_"]
     with pytest.raises(ValueError, match="twice"):
         reading.find([tmp_path, tmp_path / "a.png"])
+    (tmp_path / f"{'ä' * 101}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="202 bytes; at most 200"):
+        reading.find([tmp_path])
 
 
 def test_crops(tmp_path):
@@ -197,6 +262,7 @@ def test_faces_out_of_place_are_noticed():
     assert "right" in face(x=0.65) and "down" in face(y=0.6)
     assert "too large" in face(scale=1.5) and "too small" in face(scale=0.5)
     assert "degrees" in face(tilt=0.4)
+    assert "upside down" in face(y=0.528, tilt=np.pi) and "upside down" not in face(tilt=0.4)
     assert "cannot be judged" in alignment.judge(np.zeros((64, 64), np.int32))
 
 
