@@ -101,7 +101,7 @@ def test_the_averaged_network_of_a_run_is_the_one_that_is_opened(toy, tmp_path):
     assert opened.digest == generators.digest(generator)
     averaged = {name.replace("params/", "ema/"): array * 2 for name, array in generator.arrays.items() if name.startswith("params/")}
     other = style_generator(generator._replace(arrays={**generator.arrays, **averaged}))
-    expected = stylegan.fold(network, jax.tree.map(lambda a: a * 2, params))[1]
+    expected = stylegan.freeze(network, jax.tree.map(lambda a: a * 2, params))[1]
     jax.tree.map(np.testing.assert_array_equal, other.arrays["params"], expected)
 
 

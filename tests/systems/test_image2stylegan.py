@@ -79,16 +79,16 @@ def unmoved(stage, options, variables, frozen, targets, keys, *rest):
 def test_noise_maps_that_hold_their_strength_keep_it_and_are_never_worse_than_before(monkeypatch):
     style, photo, search = small_style.mobile(), np.full((1, 16, 16, 3), 0.3, np.float32), method._search
     monkeypatch.setattr(method, "_search", lambda stage, *rest: (search if stage.name == "noise" else unmoved)(stage, *rest))
-    options = dataclasses.replace(PIXELS, method="image2stylegan++", steps=1, noise_steps=3, noise_learning_rate=50.0)
+    options = dataclasses.replace(PIXELS, method="image2stylegan++", steps=1, noise_steps=3, noise_learning_rate=150.0)
     found = method.embed(style, photo, options, networks=method.Networks())
     loss, (row,) = found.history[1][1]["loss"][:, 0], found.kept[1]
     np.testing.assert_allclose(loss[0], np.square(found.before - photo).mean(), rtol=1e-5)  # the maps come in as they are
-    assert row and loss[row] == loss.min() < 0.9 * loss[0]
+    assert loss[row] == loss.min() < 0.8 * loss[0] and loss[-1] > loss[row]  # the last maps are not the best
     image = jax.jit(style.synthesise)(style.arrays, found.codes, found.noise)
     np.testing.assert_allclose(np.square(image - photo).mean(), loss[row], rtol=1e-4)
     stored = rms(style.noise(style.arrays))
-    for name, value in rms(found.noise).items():  # three steps of Adam at 50, in units of the stored strength
-        assert value < 160 * stored[name], name
+    for name, value in rms(found.noise).items():  # three steps of Adam at 150, in units of the stored strength
+        assert value < 500 * stored[name], name
 
 
 def test_the_projector_draws_noise_of_the_generators_strength_or_takes_that_of_the_start(monkeypatch):
