@@ -308,8 +308,7 @@ def lower_for(
     operations = len(re.findall(r"\bstablehlo\.\w+", text))
     return (
         f"The training step {f'of stage {stage} ' if stage else ''}lowers for {platform}: {operations:,} operations, batch {batch}, "
-        f"mesh {tuple(grid.shape.values())}, "
-        f"{seconds:.1f} s. Memory and traffic are settled when it is compiled, which needs that platform"
+        f"mesh {tuple(grid.shape.values())}, {seconds:.1f} s. Memory and traffic are settled when it is compiled, which needs that platform"
         f"{' (or --topology)' if platform == 'tpu' else ''}."
     )
 
