@@ -65,6 +65,7 @@ def system(config: Config) -> System:
         records=1,
         prepare=_refuse_training,
         owns={},
+        check=_refuse_training,
     )
 
 

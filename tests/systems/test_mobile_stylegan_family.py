@@ -122,5 +122,7 @@ def test_training_is_not_offered(folder):
     system = generators.open_generator(folder).config.system()
     with pytest.raises(ValueError, match="not trained here"):
         system.step(jax.eval_shape(system.init, jax.random.key(0)), {}, jax.random.key(0))
+    with pytest.raises(ValueError, match="not trained here"):
+        system.check(4)  # asked before a run writes anything
     with pytest.raises(ValueError, match="multiples of 4"):
         mobile_stylegan.Config((8, 6))
