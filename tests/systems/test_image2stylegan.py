@@ -76,6 +76,7 @@ def unmoved(stage, options, variables, frozen, targets, keys, *rest):
     return invert.start(variables, stage.tx, keys)
 
 
+@pytest.mark.slow
 def test_noise_maps_that_hold_their_strength_keep_it_and_are_never_worse_than_before(monkeypatch):
     style, photo, search = small_style.mobile(), np.full((1, 16, 16, 3), 0.3, np.float32), method._search
     monkeypatch.setattr(method, "_search", lambda stage, *rest: (search if stage.name == "noise" else unmoved)(stage, *rest))
