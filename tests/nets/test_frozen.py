@@ -74,11 +74,11 @@ def test_a_frozen_generator_with_published_kernels_gives_the_same_images_and_slo
             images, pull = jax.vjp(lambda w, noise: stylegan.synthesise(network, params, w, noise, dtype=jnp.float64), codes, noise)
             return images, pull(slope)
 
-        for noise in (state["noise"], {name: jnp.asarray(drawn(2, *maps.shape)) for name, maps in state["noise"].items()}):
-            expected = jax.jit(images_and_slopes, static_argnums=0)(network, codes, noise, params)
-            result = jax.jit(images_and_slopes, static_argnums=0)(ready, codes, noise, prepared)
-            for mine, theirs in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
-                np.testing.assert_allclose(mine, theirs, atol=1e-9 * float(jnp.abs(theirs).max()))
+        noise = {name: jnp.asarray(drawn(2, *maps.shape)) for name, maps in state["noise"].items()}
+        expected = jax.jit(images_and_slopes, static_argnums=0)(network, codes, noise, params)
+        result = jax.jit(images_and_slopes, static_argnums=0)(ready, codes, noise, prepared)
+        for mine, theirs in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(mine, theirs, atol=1e-9 * float(jnp.abs(theirs).max()))
 
 
 def test_a_style_layers_own_gradient_is_that_of_its_formula():
