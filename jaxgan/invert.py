@@ -164,9 +164,7 @@ def run(
     step, history = state.step, {name: rows[: state.step] for name, rows in state.history.items()}
     state, targets, frozen = _place(state._replace(step=(), history={}), targets, frozen, n, mesh)
     one_by_one = jax.default_backend() == "cpu" if one_by_one is None else one_by_one
-    advance = functools.partial(
-        _advance, loss=loss, tx=tx, after=after, stop=stop, mesh=mesh, chunk=chunk, one_by_one=one_by_one and n > 1
-    )
+    advance = functools.partial(_advance, loss=loss, tx=tx, after=after, stop=stop, mesh=mesh, chunk=chunk, one_by_one=one_by_one)
     while step < steps and (np.asarray(state.status[:n]) == RUNNING).any():
         count = min(chunk, steps - step)
         state, rows = advance(state, frozen, targets, step, count, True)
@@ -237,7 +235,7 @@ def _step(state, frozen, targets, step, move, loss, tx, after, stop, one_by_one)
         losses, parts = loss(variables, frozen, targets, step, keys)
         return losses.sum(), (losses, parts)
 
-    if one_by_one:
+    if one_by_one and state.keys.shape[0] > 1:
 
         def single(image):
             variables, target, key = jax.tree.map(lambda x: x[None], image)

@@ -68,7 +68,7 @@ def loss_of(network, kind):
             codes = stylegan.map_latents(network, frozen["params"], codes)
         if space != "wplus":
             codes = stylegan.extend(network, codes)
-        images = stylegan.synthesise(network, frozen["params"], codes, frozen["noise"])
+        images = stylegan.synthesise(network, frozen["params"], codes, frozen["noise"], dtype=codes.dtype)
         return perceptual.compare(frozen["vgg"], images, targets, OPTIONS[kind])
 
     return loss
@@ -167,28 +167,32 @@ SLOW = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 @pytest.mark.parametrize("optimiser", ["adam", SLOW("lbfgs"), SLOW("adam, early stop")])
 def test_eight_images_go_where_each_goes_alone_also_on_eight_devices(eight, optimiser):
-    """Pixels alone, 30 steps, 1e-4; and of six images on eight devices two places are filled up.
+    """Pixels alone, 30 steps, 1e-4, whether a device takes its images at once or one by one; of six on eight devices two are fillers.
 
-    L-BFGS divides by small differences and so makes much of the rounding that differs between programs: 1e-4 holds for eight steps; the
-    losses at the end agree to a third.
+    L-BFGS divides by small differences: in float32 the rounding of another batch size is 1e-2 after 30 steps, so it goes in float64.
     """
-    case, codes, images = eight
+    with jax.enable_x64(optimiser == "lbfgs"):
+        compare_eight(*eight, optimiser)
+
+
+def compare_eight(case, codes, images, optimiser):
+    if optimiser == "lbfgs":
+        frozen, codes, images = jax.tree.map(lambda x: np.asarray(x, np.float64), (case.frozen, codes, images))
+        case = case._replace(frozen=jax.tree.map(jnp.asarray, frozen))
     tx = optax.lbfgs(memory_size=4, linesearch=optax.scale_by_zoom_linesearch(10)) if optimiser == "lbfgs" else ADAM
     stop = invert.Stop(tolerance=0.0255, patience=1) if "stop" in optimiser else None
     go = functools.partial(embed, case, "wplus", "mse", tx=tx, stop=stop)
     together = go(codes, images, one_by_one=False)
     split = go(codes, images, mesh=parallel.make_mesh())
     some = go(codes[:6], images[:6], mesh=parallel.make_mesh())
+    in_turn = go(codes, images, one_by_one=True)
     assert some.variables["wplus"].shape == codes[:6].shape and some.history["loss"].shape == (STEPS + 1, 6)
     for i in range(8):
         alone = go(codes[i : i + 1], images[i : i + 1])
-        for found, images_of_it in ((together, 8), (split, 8), (some, 6)):
-            if i < images_of_it:
-                rough = optimiser == "lbfgs"
-                error = np.abs(found.history["loss"][:, i] / alone.history["loss"][:, 0] - 1)
-                assert error[:8].max() < 1e-4 and error.max() < (0.33 if rough else 1e-4), (i, error)
-                if not rough:
-                    np.testing.assert_allclose(found.variables["wplus"][i], alone.variables["wplus"][0], atol=1e-3)
+        for form, found in (("together", together), ("in turn", in_turn), ("split", split), ("some", some)):
+            if i < len(found.status):
+                np.testing.assert_allclose(found.history["loss"][:, i], alone.history["loss"][:, 0], rtol=1e-4, err_msg=f"{form} {i}")
+                np.testing.assert_allclose(found.variables["wplus"][i], alone.variables["wplus"][0], atol=1e-3, err_msg=f"{form} {i}")
                 assert found.status[i] == alone.status[0] and found.stopped_at[i] == alone.stopped_at[0]
     falls = together.history["loss"][-1] / together.history["loss"][0]
     print(optimiser, "loss falls to", falls.round(4), "stopped at", together.stopped_at)
