@@ -17,7 +17,7 @@ from jaxgan import configure, generators, losses, parallel, report
 from jaxgan.nets import stylegan as nets
 from jaxgan.nets import stylegan_discriminator
 from jaxgan.stages import Plan
-from jaxgan.systems import stylegan
+from jaxgan.systems import growing, stylegan
 from jaxgan.systems.stylegan import Config, table_1
 from jaxgan.systems.stylegan_schedule import BATCHES
 from jaxgan.train import Result, dry_run, train
@@ -79,9 +79,9 @@ def test_images_drawn_in_blocks_over_a_mesh_are_those_drawn_at_once(monkeypatch)
     state.model["G"]["lod"] = np.float32(0.0)
     expected = np.asarray(quick(lambda state: config.system().sample(state, key, 6))(state))
     assert expected.std((1, 2, 3)).min() > 0.01 and expected.std(0).min() > 0.01
-    monkeypatch.setattr(stylegan, "SAMPLE_PIXELS", 16)
+    monkeypatch.setattr(growing, "SAMPLE_PIXELS", 16)
     with jax.set_mesh(parallel.make_mesh((4, 2))):
-        assert [stylegan.images_together(n, 4) for n in (6, 8, 16, 20, 64, 17)] == [6, 8, 8, 5, 8, 1]
+        assert [growing.images_together(n, 4) for n in (6, 8, 16, 20, 64, 17)] == [6, 8, 8, 5, 8, 1]
     mesh = parallel.make_mesh((1, 2), jax.devices()[:2])
     with jax.set_mesh(mesh):
         found = quick(lambda state: config.system().sample(state, key, 6))(parallel.replicate(state, mesh))
@@ -91,11 +91,11 @@ def test_images_drawn_in_blocks_over_a_mesh_are_those_drawn_at_once(monkeypatch)
 
 def test_the_host_reduces_with_a_rounded_box_filter_and_mirrors_about_half():
     images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8)
-    found = stylegan.reduce_batch(False, 2, {"image": images}, np.random.default_rng(1))["image"]
+    found = growing.reduce_batch(False, 2, {"image": images}, np.random.default_rng(1))["image"]
     expected = np.rint(images.astype(np.float64).reshape(64, 4, 4, 4, 4, 3).mean((2, 4)))
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
-    turned = stylegan.reduce_batch(True, 0, {"image": images}, np.random.default_rng(1))["image"]
+    turned = growing.reduce_batch(True, 0, {"image": images}, np.random.default_rng(1))["image"]
     same = [(a == b).all() for a, b in zip(turned, images, strict=True)]
     other = [(a == b[:, ::-1]).all() for a, b in zip(turned, images, strict=True)]
     assert all(a != b for a, b in zip(same, other, strict=True)) and 16 < sum(other) < 48

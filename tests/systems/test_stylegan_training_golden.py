@@ -11,7 +11,7 @@ from jaxgan.nets import stylegan as nets
 from jaxgan.nets import stylegan_variables
 from jaxgan.play import half_life_decay
 from jaxgan.system import State
-from jaxgan.systems import stylegan, stylegan_schedule
+from jaxgan.systems import growing, stylegan, stylegan_schedule
 from jaxgan.systems.stylegan import Config
 from jaxgan.weights.stylegan_files import read_stylegan
 
@@ -32,11 +32,11 @@ def reference(shared):
 def test_the_schedule_of_1024_px_on_eight_devices(reference):
     golden = reference("data_schedule")
     for kimg, row in zip(golden["sched_kimg"], golden["sched"], strict=True):
-        phase = [phase for phase in stylegan_schedule.phases(1024, 8, 600.0, 600.0) if phase.begin <= kimg][-1]
+        phase = [phase for phase in growing.phases(1024, 8, 600.0, 600.0) if phase.begin <= kimg][-1]
         lod = float(phase.lod(float(kimg) - phase.begin))
         side = 1024 >> int(lod)
         tables = (stylegan_schedule.BATCHES[8], stylegan_schedule.RATES)
-        found = [lod, side, *(stylegan_schedule.look_up(table, side) for table in tables)]
+        found = [lod, side, *(growing.look_up(table, side) for table in tables)]
         np.testing.assert_allclose(found, row[:4], rtol=1e-6, err_msg=f"{kimg} kimg")
 
 
@@ -45,7 +45,7 @@ def test_reals_at_whole_and_fractional_levels_of_detail(reference):
     data = nhwc(golden["uint8"])
     for lod in ("0.0", "0.3", "1.0", "1.6"):
         level, fade = int(float(lod)), float(lod) % 1
-        found = jax.jit(stylegan.process_reals)(data, jnp.float32(fade) if fade else None)
+        found = jax.jit(growing.process_reals)(data, jnp.float32(fade) if fade else None)
         found = np.asarray(found).repeat(1 << level, 1).repeat(1 << level, 2)  # there every image is enlarged to full size
         np.testing.assert_allclose(found, nhwc(golden[f"lod_{lod}"]), rtol=0, atol=1e-6)
 
