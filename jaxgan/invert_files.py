@@ -1,9 +1,13 @@
-"""Runs of ``jaxgan.invert`` in files: one safetensors file that is whole or absent, from which a run goes on bit by bit."""
+"""Runs of ``jaxgan.invert`` in files: one safetensors file that is whole or absent, from which a run goes on bit by bit.
+
+``search`` is a run that keeps itself in such a file while it goes, and that can be told to stop.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +15,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgan import invert
 from jaxgan.arrays import arrays_checksum, check_arrays, read_safetensors
 from jaxgan.files import write_atomic
 from jaxgan.invert import Run
+
+
+class Interrupted(Exception):
+    """A search was told to stop; what it had is saved where a file was given."""
+
+
+def search(
+    run: Run,
+    loss: invert.Loss,
+    tx: Any,
+    frozen: Any,
+    targets: Any,
+    *,
+    steps: int,
+    path: Path | None = None,
+    about: Mapping[str, str] | None = None,
+    watch: Callable[[Run], bool] | None = None,
+    save_seconds: float = 60.0,
+    **options: Any,
+) -> Run:
+    """``invert.run`` from where it was saved, or from `run`.
+
+    Args:
+      run: from ``invert.start``; the template of what is in the file.
+      loss, tx, frozen, targets, steps: as for ``invert.run``; so are `options` (chunk, stop, after, mesh, one_by_one).
+      path: a file for the state; what is there is gone on with, where it is of the same search. None: nothing is read or written.
+      about: what the search belongs to, as for ``save``.
+      watch: ``watch(run)`` after every chunk of steps and at the end; true interrupts.
+      save_seconds: between two states in the file; one more is written when `watch` interrupts, and one at the end.
+
+    Raises:
+      Interrupted: `watch` said so. ValueError: as ``load`` and ``invert.run``.
+    """
+    if path is not None and path.exists():
+        run = load(path, run, about)
+    asked, written = [False], [time.monotonic()]
+
+    def look(now: Run) -> bool:
+        asked[0] = watch is not None and bool(watch(now))
+        if path is not None and (asked[0] or now.step == steps or time.monotonic() - written[0] >= save_seconds):
+            save(path, now, about)
+            written[0] = time.monotonic()
+        return asked[0]
+
+    begun = run.step
+    run = invert.run(run, loss, tx, frozen, targets, steps=steps, callback=look, **options)
+    if asked[0]:
+        raise Interrupted(f"stopped after {run.step} of {steps} steps")
+    if run.step > begun:
+        look(run)
+    return run
 
 
 def save(path: Any, run: Run, about: Mapping[str, str] | None = None) -> None:
