@@ -23,13 +23,13 @@ import optax
 from jaxgan import invert, invert_files, parallel, perceptual
 from jaxgan.arrays import arrays_checksum
 from jaxgan.nets import vgg
+from jaxgan.photos import content_digest
 from jaxgan.style_generators import StyleGenerator, check_resolution
 from jaxgan.systems import image2stylegan_plus as plus
 from jaxgan.systems import image2stylegan_projector as projector
 from jaxgan.systems.image2stylegan_codes import (
     check_space,
     codes_of,
-    content_digest,
     photo_keys,
     scaled_noise,
     start_noise,

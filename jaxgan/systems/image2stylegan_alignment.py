@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxgan import photos as reading
 from jaxgan.nets.bisenet import CLASSES
-from jaxgan.systems import image2stylegan_photos as reading
 from jaxgan.systems.image2stylegan_options import Options
 
 LEFT, RIGHT = CLASSES.index("l_eye"), CLASSES.index("r_eye")
@@ -78,6 +78,6 @@ def warnings_of(photos: Sequence[reading.Photo], options: Options, segmenter: An
     side, found = segmenter.size[0], []
     for first in range(0, len(photos), BATCH):
         part = photos[first : first + BATCH]
-        labels = segmenter.label(np.stack([reading.read(photo.path, side, options)[0] for photo in part]))
+        labels = segmenter.label(np.stack([reading.read(photo.path, (side, side), options)[0] for photo in part]))
         found += [f"{photo.name}: {words}" for photo, one in zip(part, labels, strict=True) if (words := judge(one))]
     return found

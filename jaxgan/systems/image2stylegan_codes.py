@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,11 +34,6 @@ def photo_keys(digests: Sequence[str], seed: int) -> jax.Array:
     root = jax.random.key(seed)
     words = np.asarray([[int(digest[i : i + 8], 16) for i in (0, 8)] for digest in digests], np.uint32)
     return jax.vmap(lambda pair: jax.random.fold_in(jax.random.fold_in(root, pair[0]), pair[1]))(jnp.asarray(words))
-
-
-def content_digest(image: np.ndarray) -> str:
-    """sha256 of an image's pixels and shape."""
-    return hashlib.sha256(f"{image.dtype} {image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def start_codes(generator: StyleGenerator, options: Options, keys: jax.Array, mean: jax.Array) -> jax.Array:

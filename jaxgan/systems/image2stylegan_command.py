@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgan import code_files, files, invert, perceptual, stopping
+from jaxgan import photos as reading
+from jaxgan.photos import CHANGED, Photo
 from jaxgan.progress import bar
 from jaxgan.style_generators import StyleGenerator, open_style_generator, renderer
 from jaxgan.systems import image2stylegan as method
 from jaxgan.systems import image2stylegan_files as output
-from jaxgan.systems import image2stylegan_photos as reading
 from jaxgan.systems import image2stylegan_sheet as pictures
 from jaxgan.systems.image2stylegan_codes import given_codes
 from jaxgan.systems.image2stylegan_options import Options
-from jaxgan.systems.image2stylegan_photos import CHANGED, Photo
 
 CHUNK = 10
 """Steps between two looks at ^C on a CPU, where a step of a large generator takes seconds; elsewhere five times as many."""
@@ -66,8 +66,8 @@ def run(
     options = options.resolved()
     place = files.local_folder(out)
     style = generator if isinstance(generator, StyleGenerator) else open_style_generator(generator)
-    found = reading.find(images)
-    photos, rejects = reading.check(found, style.resolution, options)
+    found = reading.find(images, output.RESERVED)
+    photos, rejects = reading.check(found, (style.resolution, style.resolution), options)
     if rejects and (not skip_bad or not photos):
         listed = "; ".join(f"{path}: {why}" for path, why in list(rejects.items())[:5])
         more = f"; and {len(rejects) - 5} more" if len(rejects) > 5 else ""
@@ -127,7 +127,7 @@ def run(
 def _embed_group(place, style, problem, group, start, masks, others, title, stop, say) -> None:
     options = problem.options
     side = style.resolution
-    images = np.stack([reading.read_again(photo, side, options) for photo in group])
+    images = np.stack([reading.read_again(photo, (side, side), options) for photo in group])
     mask = None if masks is None else np.stack([_companion(one, side, options, 1) for one in masks]) / np.float32(255)
     other = None if others is None else np.stack([_companion(one, side, options) for one in others])
     saved = output.group_folder(place, group)
@@ -241,7 +241,7 @@ def _companion(named: tuple[Path, str], side: int, options: Options, channels: i
     from jaxgan.arrays import checksum
 
     path, digest = named
-    pixels = reading.read(path, side, options, channels)[0]
+    pixels = reading.read(path, (side, side), options, channels)[0]
     if checksum(path) != digest:
         raise ValueError(f"{path} {CHANGED}")
     return pixels

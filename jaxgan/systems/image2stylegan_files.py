@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from jaxgan import code_files, files, films, viz
+from jaxgan.photos import Photo
 from jaxgan.style_generators import StyleGenerator
 from jaxgan.systems import image2stylegan_sheet as pictures
 from jaxgan.systems.image2stylegan import Embedded
-from jaxgan.systems.image2stylegan_photos import Photo
 
 MARK = "embed.json"
 SHEET = "sheet.png"
@@ -31,6 +31,8 @@ SHEET_ROWS = 100
 """Most photos on the sheet; more make a picture that few programs open."""
 FORMAT = "jaxgan embedding 1"
 SEARCH = ".search"
+RESERVED = (MARK, SHEET, "film.mp4")
+"""Names in the output that are no photo's."""
 CHANGEABLE = ("batch",)
 """Options that the same command may have otherwise when it goes on: they change no code."""
 

@@ -13,12 +13,13 @@ import small_style
 from PIL import Image
 
 from jaxgan import code_files, viz
+from jaxgan import photos as reading
 from jaxgan.__main__ import main
 from jaxgan.nets.bisenet import CLASSES
 from jaxgan.systems import image2stylegan as method
 from jaxgan.systems import image2stylegan_alignment as alignment
 from jaxgan.systems import image2stylegan_command as command
-from jaxgan.systems import image2stylegan_photos as reading
+from jaxgan.systems import image2stylegan_files as files
 from jaxgan.systems.image2stylegan_options import Options
 
 OPTIONS = Options(perceptual_weight=0.0, learning_rate=0.05, steps=10, batch=3)
@@ -151,7 +152,7 @@ def test_a_batch_that_is_written_leaves_no_state_and_warnings_outlive_a_stop(sty
 def test_starts_and_masks_that_change_during_a_run_are_noticed(style, finished, folder, tmp_path):
     out, _ = finished
     starts = command._starts(
-        style, dataclasses.replace(OPTIONS, start=f"run:{out}").resolved(), reading.check(reading.find([folder]), 8, OPTIONS)[0]
+        style, dataclasses.replace(OPTIONS, start=f"run:{out}").resolved(), reading.check(reading.find([folder]), (8, 8), OPTIONS)[0]
     )
     np.testing.assert_array_equal(command._load_starts(style, starts, [1])["code"][0], code_files.read_code(out / "b").code)
     with pytest.raises(ValueError, match="has changed since"):
@@ -230,7 +231,7 @@ def test_names_of_results_are_folders_of_their_own(tmp_path):
     for name in ("a.png", "a.jpg", "b/c.png", "sheet.png.jpg", "Embed.json.png", ".search.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert sorted(reading.find([tmp_path])) == ["Embed.json_", "a.jpg", "a.png", "b_c", "search", "sheet.png_"]
+    assert sorted(reading.find([tmp_path], files.RESERVED)) == ["Embed.json_", "a.jpg", "a.png", "b_c", "search", "sheet.png_"]
     with pytest.raises(ValueError, match="twice"):
         reading.find([tmp_path, tmp_path / "a.png"])
     (tmp_path / f"{'ä' * 101}.png").write_bytes(b"")
@@ -242,7 +243,7 @@ def test_crops(tmp_path):
     wide = np.zeros((8, 16, 3), np.uint8)
     wide[:, 4:12] = 255
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    shown = {crop: reading.read(tmp_path / "wide.png", 8, Options(crop=crop, filter="box"))[0] for crop in ("center", "none", "pad")}
+    shown = {crop: reading.read(tmp_path / "wide.png", (8, 8), Options(crop=crop, filter="box"))[0] for crop in ("center", "none", "pad")}
     assert (shown["center"] == 255).all()
     assert (shown["none"][:, 2:6] == 255).all() and (shown["none"][:, :2] == 0).all()
     assert (shown["pad"][:2] == 128).all() and (shown["pad"][2:6, 2:6] == 255).all()
