@@ -41,7 +41,8 @@ class StyleGenerator(NamedTuple):
     """``noise_scale(arrays) -> {name: []}``: what noise of mean square 1 is multiplied by to be noise of this generator. 1 where the
     network has strengths of its own; else the root mean square of the stored map, which is noise times its strength."""
     synthesise: Callable[..., Array]
-    """``synthesise(arrays, codes [N, rows, W], noise {name: [side, side] or [N, side, side]}) -> [N, R, R, 3]``."""
+    """``synthesise(arrays, codes [N, rows, W], noise {name: [side, side] or [N, side, side]}) -> [N, R, R, 3]``; by keyword also
+    ``start`` (name, activation), which begins behind that activation, and ``edits`` {name: f}, where f(activation) takes its place."""
     activation_names: tuple[str, ...]
     """Activations from which the image can be made, first to last."""
     activations: Callable[..., dict[str, Array]]
@@ -96,14 +97,12 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
     level, fade = stylegan.split_lod(float(state.get("lod", 0.0)))
     names = tuple(f"layer{i:02d}" for i in range(network.layers - 2 * level - (0 if fade is None else 2)))
 
-    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], start: tuple[int, Array] | None = None) -> Array:
-        return stylegan.synthesise(folded, arrays["params"], codes, noise, level=level, fade=fade, start=start)
-
-    def resume(arrays: Tree, start: tuple[str, Array], codes: Array, noise: Mapping[str, Array]) -> Array:
-        name, activation = start
-        if name not in names:
-            raise ValueError(f"no activation {name!r} to go on from: this generator has {names[0]} to {names[-1]}")
-        return synthesise(arrays, codes, noise, (names.index(name), activation))
+    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], *, start: Any = None, edits: Any = None) -> Array:
+        if start is not None:
+            if start[0] not in names:
+                raise ValueError(f"no activation {start[0]!r} to go on from: this generator has {names[0]} to {names[-1]}")
+            start = (names.index(start[0]), start[1])
+        return stylegan.synthesise(folded, arrays["params"], codes, noise, level=level, fade=fade, start=start, edits=edits)
 
     return StyleGenerator(
         family="stylegan",
@@ -121,7 +120,7 @@ def of_stylegan(network: Any, params: Tree, state: Tree, digest: str = "") -> St
         synthesise=synthesise,
         activation_names=names,
         activations=lambda arrays, codes, noise, names: stylegan.activations(folded, arrays["params"], codes, noise, names),
-        resume=resume,
+        resume=lambda arrays, start, codes, noise: synthesise(arrays, codes, noise, start=start),
     )
 
 
@@ -131,8 +130,8 @@ def of_mobile_stylegan(params: Tree, state: Tree, digest: str = "") -> StyleGene
 
     names = mobile_stylegan.rows(mobile_stylegan.layers_of(params))
 
-    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], start: tuple[str, Array] | None = None) -> Array:
-        return mobile_stylegan.synthesise(arrays["params"], codes, noise, start=start)
+    def synthesise(arrays: Tree, codes: Array, noise: Mapping[str, Array], *, start: Any = None, edits: Any = None) -> Array:
+        return mobile_stylegan.synthesise(arrays["params"], codes, noise, start=start, edits=edits)
 
     return StyleGenerator(
         family="mobile_stylegan",
@@ -152,7 +151,7 @@ def of_mobile_stylegan(params: Tree, state: Tree, digest: str = "") -> StyleGene
         synthesise=synthesise,
         activation_names=names,
         activations=lambda arrays, codes, noise, names: mobile_stylegan.activations(arrays["params"], codes, noise, names),
-        resume=lambda arrays, start, codes, noise: synthesise(arrays, codes, noise, start),
+        resume=lambda arrays, start, codes, noise: synthesise(arrays, codes, noise, start=start),
     )
 
 

@@ -7,6 +7,7 @@ declare the vectors for it. Sources: COCO-GAN (Lin et al., ICCV 2019) and its pu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -33,6 +34,11 @@ def generator_widths(micro: tuple[int, int], extra_blocks: int) -> list[int]:
         )
     blocks = int(math.log2(side)) - 1 + extra_blocks
     return ([8, 4, 2] + [1] * blocks)[:blocks]
+
+
+def layers(micro: tuple[int, int], extra_blocks: int) -> tuple[str, ...]:
+    """Names of the generator's activations from which a micro patch can be made, shallowest first: 'input', 'block_0', ..."""
+    return ("input", *(f"block_{i}" for i in range(len(generator_widths(micro, extra_blocks)))))
 
 
 def discriminator_widths(macro: tuple[int, int], extra_blocks: int) -> list[int]:
@@ -106,6 +112,8 @@ class Generator(nn.Module):
     """(latents [B, z], micro coordinates [B, c]) -> micro patches float32 [B, p, p, channels] in (-1, 1).
 
     ``train``: normalise by the moments of this batch (all micro patches of it) and move the running ones, collection 'stats'.
+    ``start`` (name, activation [B, h, w, C]): begin behind 'input', 'block_0', ...; ``edits`` {name: f}: f(activation) takes the
+    activation's place, of layers that run.
     """
 
     micro: tuple[int, int] = (16, 16)
@@ -117,15 +125,29 @@ class Generator(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, latents: jax.Array, coordinates: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self,
+        latents: jax.Array,
+        coordinates: jax.Array,
+        train: bool,
+        start: tuple[str, jax.Array] | None = None,
+        edits: Mapping[str, Callable[[jax.Array], jax.Array]] | None = None,
+    ) -> jax.Array:
         condition = jnp.concatenate([latents, coordinates], -1)
-        start = [2 * side // min(self.micro) for side in self.micro]  # 2x2 for square patches
-        x = Dense(start[0] * start[1] * 16 * self.width, name="input")(condition)
-        x = x.reshape(-1, *start, 16 * self.width).astype(self.dtype)
-        for index, multiple in enumerate(generator_widths(self.micro, self.extra_blocks)):
-            up = x.shape[1] < self.micro[0]
-            block = GeneratorBlock(multiple * self.width, up, self.cbn_form, self.dtype, self.axis_name, name=f"block_{index}")
-            x = block(x, condition, train)
+        names = layers(self.micro, self.extra_blocks)
+        widths = [16, *generator_widths(self.micro, self.extra_blocks)]
+        first, x = (-1, None) if start is None else (names.index(start[0]), start[1].astype(self.dtype))
+        for index in range(first + 1, len(names)):
+            if index == 0:
+                sides = [2 * side // min(self.micro) for side in self.micro]  # 2x2 for square patches
+                x = Dense(sides[0] * sides[1] * 16 * self.width, name="input")(condition)
+                x = x.reshape(-1, *sides, 16 * self.width).astype(self.dtype)
+            else:
+                up = x.shape[1] < self.micro[0]
+                block = GeneratorBlock(widths[index] * self.width, up, self.cbn_form, self.dtype, self.axis_name, name=names[index])
+                x = block(x, condition, train)
+            if edits and names[index] in edits:
+                x = edits[names[index]](x)
         x = nn.relu(BatchNorm(axis_name=self.axis_name, name="norm")(x, train))
         return jnp.tanh(at_least_float32(Conv(self.channels, 3, dtype=self.dtype, name="output")(x)))
 

@@ -19,7 +19,7 @@ NHWC; kernels are HWIO.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -129,7 +129,14 @@ def _check(params: Tree, codes: jax.Array) -> tuple[str, ...]:
     return names
 
 
-def synthesise(params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], *, start: tuple[str, jax.Array] | None = None) -> jax.Array:
+def synthesise(
+    params: Tree,
+    codes: jax.Array,
+    noise: Mapping[str, jax.Array],
+    *,
+    start: tuple[str, jax.Array] | None = None,
+    edits: Mapping[str, Callable[[jax.Array], jax.Array]] | None = None,
+) -> jax.Array:
     """Images [N, R, R, 3] (about [-1, 1], not clipped) from extended codes.
 
     Args:
@@ -137,6 +144,7 @@ def synthesise(params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], *
       codes: [N, rows, W], one row for each of ``rows(layers)``; with ``start`` the rows up to its layer are not read.
       noise: for 'conv1' and each 'layer.._conv.' [side, side] (the same for all images) or [N, side, side]; added as it is.
       start: (name, its activation [N, side, side, C]): begin behind that operator.
+      edits: {name: f}: f(activation) takes the activation's place; of operators that run.
 
     Raises:
       ValueError: codes of another shape, or a start that the generator lacks.
@@ -147,6 +155,8 @@ def synthesise(params: Tree, codes: jax.Array, noise: Mapping[str, jax.Array], *
         raise ValueError(f"no activation {first!r} to start behind: this generator has {', '.join(names)}")
     for i in range(0 if first is None else names.index(first) + 1, len(names)):
         x = _operate(params, names[i], x, codes[:, i], noise)
+        if edits and names[i] in edits:
+            x = edits[names[i]](x)
     return inverse_haar(at_least_float32(x))
 
 

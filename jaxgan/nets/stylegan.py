@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -306,6 +306,7 @@ def synthesise(
     fade: float | jax.Array | None = None,
     full_size: bool = True,
     start: tuple[int, jax.Array] | None = None,
+    edits: Mapping[str, Callable[[jax.Array], jax.Array]] | None = None,
     dtype: Any = jnp.float32,
 ) -> jax.Array:
     """Images [N, R, R, 3] (about [-1, 1], not clipped) from extended codes [N, rows, W].
@@ -318,6 +319,7 @@ def synthesise(
       fade: share of the image of half that side, doubled; None: no such image is made.
       full_size: double the result up to R; else it is [N, R / 2^level, R / 2^level, 3].
       start: (layer, its styled activation [N, side, side, C]): begin behind that layer.
+      edits: {'layer03': f}: f(styled activation) takes the activation's place; of layers that run.
       dtype: what convolutions and activations compute in; norms, sums and the image stay float32.
 
     Raises:
@@ -333,6 +335,8 @@ def synthesise(
     below = x if first == end - 3 else None
     for i in range(first + 1, end):
         _, x = _layer(network, p[f"layer{i:02d}"], i, x, w, noise, dtype)
+        if edits and f"layer{i:02d}" in edits:
+            x = edits[f"layer{i:02d}"](x)
         if i == end - 3:
             below = x
     side = network.resolution >> level
