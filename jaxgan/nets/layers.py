@@ -222,6 +222,36 @@ def moments(x: jax.Array, axis_name: str | None = None) -> tuple[jax.Array, jax.
     return mean, variance, count
 
 
+def batch_normalise(
+    x: jax.Array,
+    gamma: jax.Array,
+    beta: jax.Array,
+    running: Mapping[str, jax.Array],
+    train: bool,
+    decay: float = 0.9,
+    epsilon: float = 1e-5,
+    *,
+    unbiased: bool = True,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+    """Batch normalisation with scale and shift: (x [..., C] normalised, the running {'mean', 'variance'} after it).
+
+    ``train``: by this batch's moments, which move the running ones to decay * running + (1 - decay) * batch, without gradient; else by
+    the running ones, which stay. ``unbiased``: the running variance takes the unbiased batch variance, as in TensorFlow's fused kernel and
+    in PyTorch (whose momentum is 1 - decay).
+    """
+    mean, variance = running["mean"], running["variance"]
+    if train:
+        mean, variance, count = moments(x, axis_name)
+        spread = variance * (count / jnp.maximum(count - 1.0, 1.0)) if unbiased else variance
+        running = {
+            "mean": decay * running["mean"] + (1 - decay) * lax.stop_gradient(mean),
+            "variance": decay * running["variance"] + (1 - decay) * lax.stop_gradient(spread),
+        }
+    scale = gamma * lax.rsqrt(variance + epsilon)
+    return ((at_least_float32(x) - mean) * scale + beta).astype(x.dtype), running
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation with scale and shift; the running variance takes the unbiased batch variance, as TensorFlow's fused kernel.
 
@@ -240,13 +270,9 @@ class BatchNorm(nn.Module):
         beta = self.param("beta", nn.initializers.zeros, (features,))
         running_mean = self.variable("stats", "mean", jnp.zeros, (features,), jnp.float32)
         running_variance = self.variable("stats", "variance", jnp.ones, (features,), jnp.float32)
-        if train:
-            mean, variance, count = moments(x, self.axis_name)
-            if not self.is_initializing():
-                spread = variance * (count / jnp.maximum(count - 1.0, 1.0)) if self.unbiased else variance
-                running_mean.value = self.decay * running_mean.value + (1 - self.decay) * lax.stop_gradient(mean)
-                running_variance.value = self.decay * running_variance.value + (1 - self.decay) * lax.stop_gradient(spread)
-        else:
-            mean, variance = running_mean.value, running_variance.value
-        scale = gamma * lax.rsqrt(variance + self.epsilon)
-        return ((at_least_float32(x) - mean) * scale + beta).astype(x.dtype)
+        running = {"mean": running_mean.value, "variance": running_variance.value}
+        unbiased = self.unbiased
+        y, moved = batch_normalise(x, gamma, beta, running, train, self.decay, self.epsilon, unbiased=unbiased, axis_name=self.axis_name)
+        if train and not self.is_initializing():
+            running_mean.value, running_variance.value = moved["mean"], moved["variance"]
+        return y
