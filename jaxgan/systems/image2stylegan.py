@@ -9,8 +9,8 @@ the noise maps. Read from top to bottom: the networks, the stages of a method, `
 
 from __future__ import annotations
 
+import functools
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,9 @@ from jaxgan.systems.image2stylegan_codes import (
 from jaxgan.systems.image2stylegan_options import Options, learning_rates
 
 Tree = Any
+
+Interrupted = invert_files.Interrupted
+"""What ``embed`` raises when it is told to stop."""
 
 
 class Networks(NamedTuple):
@@ -87,7 +90,7 @@ class Stage(NamedTuple):
     """A search for some variables, with others held."""
 
     name: str
-    """'codes' or 'noise'."""
+    """'pixels', 'codes' or 'noise'."""
     steps: int
     loss: invert.Loss
     tx: optax.GradientTransformation
@@ -139,7 +142,9 @@ def prepare(generator: StyleGenerator, options: Options, networks: Networks) -> 
         mask = None if mask is None else perceptual.resize(mask, side)[..., 0]
         return plus.targets(frozen["vgg"], images, mask, None if other is None else perceptual.resize(other, side), both)
 
-    def codes_loss(variables: Tree, frozen: Tree, targets: Tree, step: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict]:
+    def codes_loss(
+        both: plus.Losses, variables: Tree, frozen: Tree, targets: Tree, step: jax.Array, keys: jax.Array
+    ) -> tuple[jax.Array, dict]:
         code = variables["code"]
         if is_projector:
             deviation = projector.code_deviation(step, options.steps, frozen["deviation"], options.code_noise)
@@ -173,7 +178,11 @@ def prepare(generator: StyleGenerator, options: Options, networks: Networks) -> 
 
     tx = optax.lbfgs() if options.optimiser == "lbfgs" else optax.adam(learning_rates(options, options.steps))
     after = (lambda variables, keys: variables | {"noise": projector.renormalise(variables["noise"])}) if is_projector else None
-    stages = [Stage("codes", options.steps, codes_loss, tx, after, coded)]
+    stages = [Stage("codes", options.steps, functools.partial(codes_loss, both), tx, after, coded)]
+    if options.pixel_steps:
+        first = tx if options.optimiser == "lbfgs" else optax.adam(learning_rates(options, options.pixel_steps))
+        loss_of_pixels = functools.partial(codes_loss, plus.pixels(both))
+        stages.insert(0, Stage("pixels", options.pixel_steps, loss_of_pixels, first, None, coded))
     stored = generator.noise(generator.arrays)
     if options.noise_steps and stored:
         tx = optax.adam(options.noise_learning_rate)  # its large steps may lead away, so the best maps count: at worst the first
@@ -236,10 +245,6 @@ class Embedded(NamedTuple):
     stage 'noise' where its loss was lowest."""
     failed: np.ndarray
     """bool [N]: stopped because a number was not finite."""
-
-
-class Interrupted(Exception):
-    """A search was told to stop; what it had is saved where a folder was given."""
 
 
 def embed(
@@ -350,30 +355,26 @@ def _about(generator, problem, digests, start, mask, other) -> dict[str, str]:
 
 def _search(stage, options, variables, frozen, targets, keys, mesh, saved, about, watch, chunk, save_seconds) -> invert.Run:
     """One stage, from where it was saved or from `variables`."""
-    run = invert.start(variables, stage.tx, keys, keep_best=stage.best)
-    path = saved / f"{stage.name}.safetensors" if saved else None
-    if path is not None and path.exists():
-        run = invert_files.load(path, run, about)
-    asked, written = [False], [time.monotonic()]
 
     def look(now: invert.Run) -> bool:
-        if watch is not None:
-            asked[0] = bool(watch(stage, now, lambda: np.asarray(stage.images(now.variables, frozen, targets))))
-        if path is not None and (asked[0] or now.step == stage.steps or time.monotonic() - written[0] >= save_seconds):
-            invert_files.save(path, now, about)
-            written[0] = time.monotonic()
-        return asked[0]
+        return watch is not None and watch(stage, now, lambda: np.asarray(stage.images(now.variables, frozen, targets)))
 
-    stop = invert.Stop(options.tolerance, options.patience) if options.tolerance else None
-    begun = run.step
-    run = invert.run(
-        run, stage.loss, stage.tx, frozen, targets, steps=stage.steps, chunk=chunk, stop=stop, after=stage.after, mesh=mesh, callback=look
+    return invert_files.search(
+        invert.start(variables, stage.tx, keys, keep_best=stage.best),
+        stage.loss,
+        stage.tx,
+        frozen,
+        targets,
+        steps=stage.steps,
+        path=saved / f"{stage.name}.safetensors" if saved else None,
+        about=about,
+        watch=look,
+        save_seconds=save_seconds,
+        chunk=chunk,
+        stop=invert.Stop(options.tolerance, options.patience) if options.tolerance else None,
+        after=stage.after,
+        mesh=mesh,
     )
-    if asked[0]:
-        raise Interrupted(f"stopped after {run.step} of {stage.steps} steps")
-    if run.step > begun:
-        look(run)
-    return run
 
 
 def _floats(images: Any, generator: StyleGenerator, what: str) -> jax.Array:

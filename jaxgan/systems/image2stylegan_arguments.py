@@ -13,6 +13,7 @@ _HELP: dict[str, tuple[str, Any, str]] = {
     "space": ("NAME", str, f"{', '.join(SPACES)}; default w+, of the projector w"),
     "start": ("WHERE", str, "mean (default), random (uniform), z-random, codes:PATH (code files), run:DIR (an earlier output)"),
     "steps": ("N", int, "default 5000, of the projector 1000"),
+    "pixel_steps": ("N", int, "before those, steps that compare pixels alone (default 0; 60 keep a photo from going flat at first)"),
     "learning_rate": ("RATE", float, "default 0.01, of the projector 0.1"),
     "schedule": ("NAME", str, f"{', '.join(SCHEDULES)}; default constant, of the projector ramps"),
     "optimiser": ("NAME", str, f"{', '.join(OPTIMISERS)} (default the first)"),

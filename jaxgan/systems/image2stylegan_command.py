@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxgan import code_files, files, invert, perceptual, stopping
+from jaxgan import code_files, files, invert, marks, pairs, stopping
 from jaxgan import photos as reading
 from jaxgan.photos import CHANGED, Photo
 from jaxgan.progress import bar
@@ -30,7 +27,6 @@ LPIPS_SIDE = 256
 """LPIPS is measured at most at this side, by means over pixels."""
 FRAMES = 150
 """Most pictures in a stage of a film."""
-STATUS_SECONDS = 30.0
 SAVE_SECONDS = 60.0
 
 
@@ -67,12 +63,7 @@ def run(
     place = files.local_folder(out)
     style = generator if isinstance(generator, StyleGenerator) else open_style_generator(generator)
     found = reading.find(images, output.RESERVED)
-    photos, rejects = reading.check(found, (style.resolution, style.resolution), options)
-    if rejects and (not skip_bad or not photos):
-        listed = "; ".join(f"{path}: {why}" for path, why in list(rejects.items())[:5])
-        more = f"; and {len(rejects) - 5} more" if len(rejects) > 5 else ""
-        remedy = "" if not photos else " (--skip-bad embeds the others)"
-        raise ValueError(f"{len(rejects)} of {len(found)} photos cannot be read: {listed}{more}{remedy}")
+    photos, rejects = reading.accept(found, (style.resolution, style.resolution), options, skip_bad)
     masks = reading.companions(mask, photos, "mask") if mask is not None else None
     others = reading.companions(other, photos, "other") if other is not None else None
     starts = _starts(style, options, photos)
@@ -107,8 +98,8 @@ def run(
         about["warnings"] = warnings_of(photos, options)
         for line in about["warnings"]:
             say(f"warning: {line}")
-    output.write_mark(place, about)
-    groups = [list(part) for part in _split(photos, options.batch)]
+    marks.write(place, output.KIND, about)
+    groups = marks.groups(photos, options.batch)
     with stopping.Stop() as stop:
         for number, group in enumerate(groups):
             if not all(output.is_done(place, photo, style) for photo in group):
@@ -120,7 +111,7 @@ def run(
                     None if others is None else [(others[i], about["companions"]["other"][i]) for i in index],
                     f"batch {number + 1} of {len(groups)}", stop, say,
                 )  # fmt: skip
-            output.forget(place, group)
+            marks.forget(place, group)
     return output.finish(place, about, photos, style)
 
 
@@ -130,8 +121,8 @@ def _embed_group(place, style, problem, group, start, masks, others, title, stop
     images = np.stack([reading.read_again(photo, (side, side), options) for photo in group])
     mask = None if masks is None else np.stack([_companion(one, side, options, 1) for one in masks]) / np.float32(255)
     other = None if others is None else np.stack([_companion(one, side, options) for one in others])
-    saved = output.group_folder(place, group)
-    clock = _Clock(saved / "seconds.json")
+    saved = marks.group_folder(place, group)
+    clock = marks.Clock(saved / "seconds.json")
     total = sum(stage.steps for stage in problem.stages)
     shown = [0]
     every = {stage.name: max(1, stage.steps // FRAMES) for stage in problem.stages}
@@ -182,48 +173,14 @@ def _write_frame(saved: Path, stage: str, step: int, images: np.ndarray) -> None
     files.write_atomic(saved / f"frame-{0 if stage == 'codes' else 1}-{step:08d}.npy", buffer.getvalue())
 
 
-class _Clock:
-    """Seconds spent on a batch, those before an interruption included; and when the next status line is due."""
-
-    def __init__(self, path: Path):
-        self._path, self._begun, self._said = path, time.monotonic(), time.monotonic()
-        self._earlier = json.loads(path.read_text()) if path.exists() else 0.0
-
-    def total(self) -> float:
-        return self._earlier + time.monotonic() - self._begun
-
-    def due(self) -> bool:
-        if time.monotonic() - self._said < STATUS_SECONDS:
-            return False
-        self._said = time.monotonic()
-        return True
-
-    def write(self) -> None:
-        files.write_atomic(self._path, json.dumps(self.total()).encode())
-
-
 def _lpips(problem: method.Problem, found: method.Embedded) -> list[tuple[float | None, float | None]]:
     """LPIPS of start and result of each image to its photo, as they are written; None where there is no such network."""
-    from jaxgan import viz
-    from jaxgan.metrics import lpips
-
     count, side = len(found.images), min(problem.side, LPIPS_SIDE)
     if problem.networks.lpips is None or side < 16:
         return [(None, None)] * count
 
-    def stored(images: np.ndarray) -> jax.Array:
-        return perceptual.resize(jnp.asarray(viz.to_uint8(images).astype(np.float32) / 127.5 - 1.0), side)
-
-    target = stored(found.targets)
-    values = [np.asarray(lpips.distance(problem.networks.lpips, target, stored(images))) for images in (found.before, found.images)]
+    values = [pairs.stored_lpips(problem.networks.lpips, found.targets, images, side) for images in (found.before, found.images)]
     return [(float(a), float(b)) for a, b in zip(*values, strict=True)]
-
-
-def _split(photos: list[Photo], batch: int) -> list[np.ndarray]:
-    """As few groups of at most `batch` as there may be, of sizes as equal as can be."""
-    count = -(-len(photos) // batch)
-    bounds = [len(photos) * k // count for k in range(count + 1)]
-    return [photos[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
 def _check_companions(options: Options, masks: Any, others: Any) -> None:
@@ -265,12 +222,10 @@ def _starts(style: StyleGenerator, options: Options, photos: Sequence[Photo]) ->
     if kind not in ("codes", "run"):
         return None
     place = Path(path).expanduser()
-    if kind == "run" and (not place.is_dir() or output.read_mark(place) is None):
+    if kind == "run" and (not place.is_dir() or marks.read(place, output.KIND) is None):
         raise FileNotFoundError(f"{place} is no output of `jaxgan embed` ({output.MARK}): --start run:DIR goes on from one")
-    if kind == "codes" and (place.is_file() or (place / "code.safetensors").is_file()):
-        paths = [place] * len(photos)
-    else:
-        paths = [place / f"{p.name}.safetensors" if (place / f"{p.name}.safetensors").is_file() else place / p.name for p in photos]
+    names = [photo.name for photo in photos]
+    paths = code_files.places(place, names) if kind == "codes" else [place / name for name in names]
     facts: dict[Path, tuple[str, bool]] = {}
     for where in paths:
         if where not in facts:
@@ -309,7 +264,7 @@ def _sizes(style: StyleGenerator, problem: method.Problem, count: int, noise_giv
     copies = 26 if options.optimiser == "lbfgs" else 4  # variables, those before, and two moments or ten pairs of L-BFGS
     searched = code + (maps if options.method == "projector" else 0)
     state = 2 * copies * max(searched, maps if options.noise_steps else 0)  # the new state is written beside the old one
-    state += copies * searched if options.noise_steps else 0  # that of the first stage stays
+    state += copies * searched * (bool(options.noise_steps) + bool(options.pixel_steps))  # that of each stage before stays
     state += FRAMES * len(problem.stages) * 3 * min(pictures.CELL, problem.side) ** 2 if options.film else 0
     return count * (images + code + (maps if own_noise else 0)), min(count, options.batch) * state
 

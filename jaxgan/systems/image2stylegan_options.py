@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _USED_BY = {
-    **dict.fromkeys(("taps", "pre_relu", "normalisation"), ("image2stylegan", "image2stylegan++")),
+    **dict.fromkeys(("taps", "pre_relu", "normalisation", "pixel_steps"), ("image2stylegan", "image2stylegan++")),
     **dict.fromkeys(("noise_weight", "code_noise"), ("projector",)),
     **dict.fromkeys(("noise_steps", "noise_learning_rate", "outside_weight", "style_weight", "style_tap"), ("image2stylegan++",)),
 }
@@ -53,6 +53,9 @@ class Options:
     """'mean' (the mean w; default in w and w+), 'random' (uniform in [-1, 1]), 'z-random' (a random z, mapped; default in z), 'codes:PATH'
     (a code file, or a folder of them by the photos' names) or 'run:DIR' (an earlier output). The last two bring their noise maps along."""
     steps: int | None = None
+    pixel_steps: int = 0
+    """image2stylegan, image2stylegan++: steps before the others that compare pixels alone. From the mean face a photo unlike the
+    generator's own images otherwise goes through a flat one: maps of VGG-16 first fall fastest where all detail is lost."""
     learning_rate: float | None = None
     schedule: str | None = None
     """'constant', 'cosine' (down to 0), or 'ramps' (up over the first 5 %, a cosine down over the last 25 %)."""
@@ -139,8 +142,9 @@ class Options:
         for name in ("batch", "patience", "perceptual_size", "steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.noise_steps < 0:
-            raise ValueError(f"noise_steps is {self.noise_steps}; it must be at least 0")
+        for name in ("noise_steps", "pixel_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.resolution is not None and self.resolution < 1:
             raise ValueError(f"resolution is {self.resolution}; it must be at least 1")
         if not 0 <= self.seed < 2**32:

@@ -43,6 +43,18 @@ def test_the_papers_method_lowers_its_loss_and_reports_its_parts(style, photos):
     assert found.noise is None and not found.failed.any()
 
 
+def test_steps_on_pixels_alone_come_first_and_the_others_go_on_from_there(style, photos):
+    options = Options(steps=4, pixel_steps=6, learning_rate=0.05, taps=("conv1_1", "conv2_1"), mse_weight=0.5)
+    found = method.embed(style, photos[:2], options, networks=small_style.networks())
+    (first, pixels), (second, both) = found.history
+    assert (first, second) == ("pixels", "codes") and pixels["loss"].shape == (7, 2) and both["loss"].shape == (5, 2)
+    np.testing.assert_allclose(pixels["loss"][0], np.square(found.before - photos[:2]).mean((1, 2, 3)), rtol=1e-5)  # with weight 1
+    np.testing.assert_allclose(both["mse"][0], pixels["mse"][-1], rtol=1e-5)
+    np.testing.assert_allclose(both["loss"], 0.5 * both["mse"] + both["relu1_1"] + both["relu2_1"], rtol=1e-5)
+    with pytest.raises(ValueError, match="pixel_steps is 3, but belongs to"):
+        Options(method="projector", pixel_steps=3).resolved()
+
+
 @pytest.mark.slow
 def test_the_projector_lowers_lpips_and_keeps_its_noise_normal():
     style = small_style.generator(side=16)
