@@ -48,7 +48,8 @@ class Generator:
     sizes: tuple[int, ...] = PRESETS[256]
     """Size of z, then the channels at 4, 8, 16, ... px; the images have 2^len(sizes) px."""
     channels: int = 3
-    pixel_norm: bool = True
+    pixel_norm: bool | Literal["ends", "latents"] = True
+    """Of what enters a layer: True, of every layer; 'ends', of layer1 and the output; 'latents', of layer1 alone; False, of none."""
     scaling: Literal["fixed", "learned", "none"] = "fixed"
     """What a convolution's result is multiplied by: the constant that equalises learning rates, a learned number for each layer, or
     nothing."""
@@ -62,6 +63,8 @@ class Generator:
     def __post_init__(self):
         if len(self.sizes) < 2 or min(self.sizes) < 1 or self.channels < 1:
             raise ValueError(f"sizes {self.sizes}, channels {self.channels}: give the size of z and the channels at 4, 8, ... px")
+        if self.pixel_norm not in (True, False, "ends", "latents"):
+            raise ValueError(f"pixel_norm {self.pixel_norm!r}: expected True, False, 'ends' or 'latents'")
         if self.scaling not in ("fixed", "learned", "none"):
             raise ValueError(f"scaling {self.scaling!r}: expected 'fixed', 'learned' or 'none'")
         if self.activation not in ("leaky_relu", "relu"):
@@ -84,9 +87,12 @@ class Generator:
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
-    "simple": dict(pixel_norm=False, scaling="none", batch_norm=True, activation="relu"),
+    "G128_simple": dict(pixel_norm=False, scaling="none", batch_norm=True, activation="relu"),
+    "G128_minibatch_disc": dict(pixel_norm="latents", scaling="none"),
+    "G128_equallr": dict(pixel_norm="ends", scaling="learned"),
+    "G128_pixelwisenorm": dict(scaling="learned"),
 }
-"""Published generators of 128 px in which something is left out: fields of ``Generator`` that differ from the defaults."""
+"""Fields of ``Generator`` in which the published ablated networks of 128 px differ from the defaults, by the name of their class."""
 
 
 class Run(NamedTuple):
@@ -107,20 +113,13 @@ def names(network: Generator) -> tuple[str, ...]:
 
 def side(network: Generator, name: str) -> int:
     """Side in pixels of what a layer gives."""
-    return network.resolution if name == "output" else 4 << (_index(network, name) // 2)
+    return network.resolution if name == "output" else 4 << (_place(names(network), name) // 2)
 
 
 def shape(network: Generator, name: str) -> tuple[int, int, int]:
     """(height, width, channels) of what a layer gives."""
-    width = network.channels if name == "output" else network.sizes[1 + _index(network, name) // 2]
+    width = network.channels if name == "output" else network.sizes[1 + _place(names(network), name) // 2]
     return side(network, name), side(network, name), width
-
-
-def _index(network: Generator, name: str) -> int:
-    known = names(network)
-    if name not in known:
-        raise ValueError(f"no layer {name!r}: this generator has {known[0]} to {known[-2]} and {known[-1]}")
-    return known.index(name)
 
 
 def layout(network: Generator, growing: bool = False) -> dict[str, dict[str, Leaf]]:
@@ -199,7 +198,7 @@ def run(
 
     Args:
       network, params, stats: static choices, arrays, batch statistics ({} where there are none).
-      z: latents [N, Z] of any length (pixel norm takes it away); not read, and may be None, with ``start``.
+      z: latents [N, Z]; with pixel norm their length does not matter; not read, and may be None, with ``start``.
       start: (name, its activation [N, side, side, C]): begin behind that layer.
       edits: functions of layers' activations whose results take their places; that of 'output' gets the finished images.
       keep: layers whose activations are wanted, after their edits.
@@ -285,13 +284,19 @@ def _output(network: Generator, params: Tree, side: int, x: jax.Array) -> jax.Ar
     """Images [N, side, side, C] from the activation of that side."""
     name = "output" if side == network.resolution else f"output{side}"
     p = scaled(layout(network, growing=True)[name], params[name])
-    x = at_least_float32(convolve(pixel_norm(x) if network.pixel_norm else x, p["kernel"]))
+    x = at_least_float32(convolve(pixel_norm(x) if _normalised(network, "output") else x, p["kernel"]))
     return (x * p["scale"] if "scale" in p else x) + p["bias"]
+
+
+def _normalised(network: Generator, name: str) -> bool:
+    """Whether a layer begins with pixel norm."""
+    where = {"layer1": (True, "ends", "latents"), "output": (True, "ends")}
+    return network.pixel_norm in where.get(name, (True,))
 
 
 def _layer(network: Generator, p: Mapping, running: Tree, name: str, x: jax.Array, train: bool, dtype: Any) -> tuple[jax.Array, Tree]:
     """A hidden layer on [N, h, w, I], layer1 on z [N, Z]: (what it gives, its batch statistics)."""
-    if network.pixel_norm:
+    if _normalised(network, name):
         x = pixel_norm(x)
     kernel = p["kernel"]
     if name == "layer1":
