@@ -35,6 +35,8 @@ class Data:
     """scenes only: left and right edges meet."""
     count: int = 50_000
     """scenes only: number of distinct images."""
+    without: tuple[str, ...] = ()
+    """scenes only: classes that are not drawn, of person, car, fence, boat and sign."""
     crop: str = "center"
     """catalogue sets only: how the image is cut to the aspect wanted ('center', 'none', 'celeba')."""
     filter: str = "lanczos"

@@ -299,13 +299,15 @@ def _catalogue(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
 
 def _scenes(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
     """Drawn one by one when they are read, so that nothing is prepared for a few thousand of them."""
-    from jaxgan.data import builders, canvas, scenes
+    from jaxgan.data import builders, canvas, scene_classes, scenes
 
-    found = re.fullmatch(r"scenes(?::(\d+)(?:x(\d+))?)?", spec)
+    found = re.fullmatch(r"scenes(?::(\d+)(?:x(\d+))?)?(?::without=([a-z,]+))?", spec)
     if not found:
-        raise ValueError(f"{spec!r}: write scenes, scenes:SIZE or scenes:HEIGHTxWIDTH, for instance scenes:128x256")
+        examples = "for instance scenes:128x256; classes are left out as in scenes:32:without=boat,car"
+        raise ValueError(f"{spec!r}: write scenes, scenes:SIZE or scenes:HEIGHTxWIDTH, {examples}")
     height = int(found[1] or 64)
     width = int(found[2] or height)
+    without = scene_classes.without_words(found[3].split(",") if found[3] else ())
     scenes.check_size(height, width)
     count = configure.Data().count
     splits = {"train": (count, 0), "test": (builders.test_count(count), builders.TEST_SEED)}
@@ -315,18 +317,19 @@ def _scenes(spec: str, split: str) -> tuple[Content, dict[str, Any]]:
 
     @functools.lru_cache(256)
     def draw(i: int) -> tuple[np.ndarray, np.ndarray]:
-        return scenes.draw_scene(i, height, width, seed=world)
+        return scenes.draw_scene(i, height, width, seed=world, without=without)
 
     def digest(chosen: Sequence[int]) -> str:
-        whole = hashlib.sha256(f"scenes {height} {width} {world}".encode())
-        for module in (scenes, canvas):  # the drawing code is the content
+        whole = hashlib.sha256(" ".join(map(str, ("scenes", height, width, world, *without))).encode())
+        for module in (scenes, scene_classes, canvas):  # the drawing code is the content
             with open(module.__file__, "rb") as file:
                 whole.update(file.read())
         whole.update(np.asarray(chosen, np.int64).tobytes())
         return whole.hexdigest()
 
     content = Content(_Names(count), lambda i: draw(i)[0], digest, lambda i: draw(i)[1].astype(np.int32), scenes.CLASSES)
-    return content, {"kind": "scenes", "split": split, "size": [height, width], "quantise": STORED}
+    facts = {"kind": "scenes", "split": split, "size": [height, width], "quantise": STORED}
+    return content, {**facts, "without": list(without)} if without else facts
 
 
 def _generated(spec: str, folder, n: int, seed: int) -> Images:

@@ -83,6 +83,21 @@ def test_scenes_come_with_their_labels_and_nothing_is_prepared(tmp_path: Path, m
     assert open_images("scenes:32x48", split="test", n=3).digest != images.digest
 
 
+def test_scenes_without_a_class_are_a_source_of_their_own() -> None:
+    plain, without = (open_images(spec, n=40) for spec in ("scenes:32", "scenes:32:without=boat,car"))
+    assert without.facts["without"] == ["car", "boat"] and "without" not in plain.facts
+    assert without.digest == open_images("scenes:32:without=car,boat", n=40).digest != plain.digest
+    absent = [CLASSES.index("car"), CLASSES.index("boat")]
+    assert not any(np.isin(without.label(i), absent).any() for i in range(40))
+    assert any(np.isin(plain.label(i), absent).any() for i in range(40))
+    np.testing.assert_array_equal(without[3], draw_scene(3, 32, 32, without=("boat", "car"))[0])
+    assert len(open_images("scenes:without=boat", n=1)[0]) == 64
+    with pytest.raises(ValueError, match="scenes cannot be drawn without 'house'; they can without person"):
+        open_images("scenes:32:without=house")
+    with pytest.raises(ValueError, match="write scenes, scenes:SIZE.*scenes:32:without=boat,car"):
+        open_images("scenes:32:without=")
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_batches_come_in_order_whatever_the_threads(threads: int) -> None:
     images = open_images("scenes:16", n=11)

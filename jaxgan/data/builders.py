@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     import tensorflow_datasets as tfds
 
 from jaxgan.data import drawers
-from jaxgan.data.scenes import CLASSES
+from jaxgan.data.scene_classes import CLASSES, without_words
 
 TEST_SEED = 1
 """The held-out split is another world than the training split (seed 0), so no count makes them meet."""
@@ -28,18 +28,20 @@ TEST_SEED = 1
 
 @dataclasses.dataclass(eq=False)
 class ScenesConfig(tfds.core.BuilderConfig):
-    """One set of scenes: its size in pixels, whether it tiles sideways, and how many images it trains on."""
+    """One set of scenes: its size in pixels, whether it tiles sideways, how many images it trains on, and what is withheld."""
 
     height: int = 32
     width: int = 32
     periodic: bool = False
     count: int = 50_000
+    without: tuple[str, ...] = ()
 
 
-def scenes_config(height: int, width: int, periodic: bool, count: int) -> ScenesConfig:
+def scenes_config(height: int, width: int, periodic: bool, count: int, without: tuple[str, ...] = ()) -> ScenesConfig:
     """The config of a set; its name, and so its folder, holds every choice."""
-    name = f"{height}x{width}{'-periodic' if periodic else ''}-{count}"
-    return ScenesConfig(name=name, height=height, width=width, periodic=periodic, count=count)
+    without = without_words(without)
+    name = f"{height}x{width}{'-periodic' if periodic else ''}{''.join(f'-without-{word}' for word in without)}-{count}"
+    return ScenesConfig(name=name, height=height, width=width, periodic=periodic, count=count, without=without)
 
 
 def test_count(count: int) -> int:
@@ -75,7 +77,13 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, count: int, seed: int) -> Iterator[tuple[int, dict[str, bytes]]]:
         config = self.builder_config
         pngs = drawers.draw_pngs(
-            count, config.height, config.width, periodic=config.periodic, seed=seed, processes=drawers.processes_for(count)
+            count,
+            config.height,
+            config.width,
+            periodic=config.periodic,
+            seed=seed,
+            without=config.without,
+            processes=drawers.processes_for(count),
         )
         name = f"drawing {count:,} scenes of {config.height}x{config.width}"
         for index, (image, label) in enumerate(track(pngs, name, count)):
@@ -90,14 +98,14 @@ def track(items: Iterable, name: str, total: int) -> Iterator:
     return bar(items, name, total=total, transient=True, console=Console(stderr=True))
 
 
-def prepare_scenes(root: str, height: int, width: int, *, periodic: bool, count: int) -> epath.Path:
+def prepare_scenes(root: str, height: int, width: int, *, periodic: bool, count: int, without: tuple[str, ...] = ()) -> epath.Path:
     """Folder of the prepared set under `root`; draws it first where it is not there yet.
 
     A preparation is written beside its final name and renamed when whole, so one that was killed leaves nothing that reads as a set. On a
     local disk a second process waits for the first instead of drawing the same set. Raises OSError with the remedy where `root`
     cannot be written.
     """
-    config = scenes_config(height, width, periodic, count)
+    config = scenes_config(height, width, periodic, count, without)
     home = epath.Path(root) / "scenes" / config.name
     folder = home / str(Scenes.VERSION)
     if is_prepared(folder):

@@ -9,7 +9,7 @@ whole subpixels before anything is drawn, so that a periodic canvas shifted by w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,12 +23,15 @@ def mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 class Canvas:
-    """`height` x `width` pixels to paint on; later shapes cover earlier ones. `periodic`: what leaves on one side enters on the other."""
+    """`height` x `width` pixels to paint on; later shapes cover earlier ones. `periodic`: what leaves on one side enters on the other.
 
-    def __init__(self, height: int, width: int, *, periodic: bool = False):
+    `hidden`: labels whose inks leave no trace.
+    """
+
+    def __init__(self, height: int, width: int, *, periodic: bool = False, hidden: Collection[int] = ()):
         from PIL import Image, ImageDraw
 
-        self.height, self.width, self.periodic = height, width, periodic
+        self.height, self.width, self.periodic, self._hidden = height, width, periodic, hidden
         # Odd, so that one subpixel lies on the pixel's centre. 25 grey steps on an edge where pixels are few and large, 9 elsewhere.
         self.factor = 5 if height * width <= 64 * 64 else 3
         self.unit = height * self.factor
@@ -56,6 +59,8 @@ class Canvas:
 
     def polygon(self, ink: int, points: Sequence[tuple[float, float]]) -> None:
         """A filled polygon with corners (x, y)."""
+        if self._labels[ink] in self._hidden:
+            return
         unit = self.unit
         corners = [(round(x * unit), round(y * unit)) for x, y in points]
         if not self.periodic:
@@ -74,6 +79,8 @@ class Canvas:
 
     def rectangle(self, ink: int, left: float, top: float, right: float, bottom: float) -> None:
         """A filled upright rectangle, at least one subpixel wide and high."""
+        if self._labels[ink] in self._hidden:
+            return
         unit = self.unit
         x0, y0 = round(left * unit), round(top * unit)
         x1, y1 = max(round(right * unit) - 1, x0), max(round(bottom * unit) - 1, y0)
@@ -82,6 +89,8 @@ class Canvas:
 
     def ellipse(self, ink: int, x: float, y: float, across: float, down: float) -> None:
         """A filled ellipse with centre (x, y) and half axes `across` and `down`."""
+        if self._labels[ink] in self._hidden:
+            return
         unit = self.unit
         x0, y0 = round((x - across) * unit), round((y - down) * unit)
         x1, y1 = max(x0 + round(2 * across * unit), x0), max(y0 + round(2 * down * unit), y0)

@@ -35,17 +35,19 @@ def processes_for(count: int) -> int:
     return 1 if count < 1000 else max(1, min(cores, 16))
 
 
-def draw_pngs(count: int, height: int, width: int, *, periodic: bool, seed: int, processes: int = 1) -> Iterator[tuple[bytes, bytes]]:
+def draw_pngs(
+    count: int, height: int, width: int, *, periodic: bool, seed: int, without: tuple[str, ...] = (), processes: int = 1
+) -> Iterator[tuple[bytes, bytes]]:
     """PNG bytes of the image and of the label map of scenes 0..count-1, in order. Raises RuntimeError if a drawing process fails."""
     if processes <= 1:
-        yield from (_draw(index, height, width, periodic, seed) for index in range(count))
+        yield from (_draw(index, height, width, periodic, seed, without) for index in range(count))
         return
     package = str(pathlib.Path(__file__).resolve().parents[2])
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH")))))
     children = []
     try:
         for turn in range(processes):
-            arguments = (turn, processes, count, height, width, int(periodic), seed)
+            arguments = (turn, processes, count, height, width, int(periodic), seed, without)
             command = [sys.executable, "-c", f"from jaxgan.data.drawers import _child; _child{arguments}"]
             children.append(subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment))
         for index in range(count):
@@ -64,20 +66,20 @@ def draw_pngs(count: int, height: int, width: int, *, periodic: bool, seed: int,
             child.wait()
 
 
-def _draw(index: int, height: int, width: int, periodic: bool, seed: int) -> tuple[bytes, bytes]:
+def _draw(index: int, height: int, width: int, periodic: bool, seed: int, without: tuple[str, ...]) -> tuple[bytes, bytes]:
     from jaxgan.data.scenes import draw_scene
 
-    image, labels = draw_scene(index, height, width, periodic=periodic, seed=seed)
+    image, labels = draw_scene(index, height, width, periodic=periodic, seed=seed, without=without)
     return encode_png(image), encode_png(labels)
 
 
-def _child(turn: int, processes: int, count: int, height: int, width: int, periodic: int, seed: int) -> None:
+def _child(turn: int, processes: int, count: int, height: int, width: int, periodic: int, seed: int, without: tuple[str, ...]) -> None:
     """Writes every block whose turn it is to standard output: two lengths, then two PNGs, for each scene."""
     out = sys.stdout.buffer
     try:
         for start in range(turn * BLOCK, count, processes * BLOCK):
             for index in range(start, min(start + BLOCK, count)):
-                image, label = _draw(index, height, width, bool(periodic), seed)
+                image, label = _draw(index, height, width, bool(periodic), seed, without)
                 out.write(_HEADER.pack(len(image), len(label)) + image + label)
         out.flush()
     except BrokenPipeError:

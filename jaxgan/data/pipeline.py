@@ -109,12 +109,14 @@ def open_source(data: configure.Data, image: tuple[int, int, int], *, labels: bo
     them. Raises ValueError or FileNotFoundError with the remedy.
     """
     height, width, _ = image
+    if data.without and data.source != "scenes":
+        raise ValueError(f"data.without is {' '.join(data.without)}: only scenes are drawn without a class; leave it out for {data.source}")
     if data.source == "scenes":
         check_scenes(data, image)
         from jaxgan.data import builders
 
         root = data_root(data.root)
-        folder = builders.prepare_scenes(root, height, width, periodic=data.periodic, count=data.count)
+        folder = builders.prepare_scenes(root, height, width, periodic=data.periodic, count=data.count, without=data.without)
         return read_folder(folder, image, data.split, labels=labels, name=f"scenes/{folder.parent.name}")
     if data.source.startswith("tfds:"):
         from jaxgan.data import catalogue
@@ -134,7 +136,7 @@ def open_labelled(data: configure.Data, image: tuple[int, int, int]) -> ImageSou
 
 def check_scenes(data: configure.Data, image: tuple[int, int, int]) -> None:
     """Raises ValueError where `scenes` cannot be drawn as `data` and `image` = (H, W, C) ask."""
-    from jaxgan.data.scenes import check_size
+    from jaxgan.data.scenes import check_size, withheld
 
     height, width, channels = image
     if channels != 3:
@@ -142,6 +144,7 @@ def check_scenes(data: configure.Data, image: tuple[int, int, int]) -> None:
     if data.count < 1:
         raise ValueError(f"scenes: count is {data.count}, but a set has at least 1 image; use --data.count 50000")
     check_size(height, width)
+    withheld(data.without)
 
 
 def read_folder(folder, image: tuple[int, int, int], split: str, *, labels: bool = False, name: str = "") -> ImageSource:

@@ -101,7 +101,7 @@ class DrawnScenes:
         splits = {"train": (data.count, 0), "test": (builders.test_count(data.count), builders.TEST_SEED)}
         if data.split not in splits:
             raise ValueError(f"there is no split {data.split!r} in scenes; use train or test")
-        self.size, self.periodic, (self.count, self.seed) = image[:2], data.periodic, splits[data.split]
+        self.size, self.periodic, self.without, (self.count, self.seed) = image[:2], data.periodic, data.without, splits[data.split]
 
     def __len__(self) -> int:
         return self.count
@@ -109,7 +109,7 @@ class DrawnScenes:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         from jaxgan.data.scenes import draw_scene
 
-        image, labels = draw_scene(index, *self.size, periodic=self.periodic, seed=self.seed)
+        image, labels = draw_scene(index, *self.size, periodic=self.periodic, seed=self.seed, without=self.without)
         return {"image": image, "label": labels}
 
 

@@ -1,5 +1,6 @@
 """The scenes dataset on disk: what was drawn is what is read, and a killed preparation leaves no set behind."""
 
+import dataclasses
 import os
 import resource
 import signal
@@ -29,6 +30,36 @@ def test_what_was_drawn_is_read(tmp_path, size, periodic):
             record = source[index]
             np.testing.assert_array_equal(record["image"], image)
             np.testing.assert_array_equal(record["label"], labels)
+
+
+def test_a_set_without_classes_is_another_set_and_the_order_of_their_names_does_not_matter(tmp_path):
+    data = configure.Data(root=str(tmp_path), count=30)
+    plain = pipeline.open_source(data, (16, 16, 3), labels=True)
+    without = [
+        pipeline.open_source(dataclasses.replace(data, without=names), (16, 16, 3), labels=True)
+        for names in (("boat", "car"), ("car", "boat"))
+    ]
+    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["16x16-30", "16x16-without-car-without-boat-30"]
+    for index in range(30):
+        image, labels = draw_scene(index, 16, 16, without=("boat", "car"))
+        for source in without:
+            np.testing.assert_array_equal(source[index]["image"], image)
+            np.testing.assert_array_equal(source[index]["label"], labels)
+    assert any((plain[index]["image"] != without[0][index]["image"]).any() for index in range(30))
+
+
+def test_several_processes_draw_without_a_class():
+    alone = list(drawers.draw_pngs(200, 16, 16, periodic=False, seed=0, without=("boat",)))
+    assert alone == list(drawers.draw_pngs(200, 16, 16, periodic=False, seed=0, without=("boat",), processes=2))
+    assert alone != list(drawers.draw_pngs(200, 16, 16, periodic=False, seed=0))
+
+
+def test_what_cannot_be_left_out_is_refused_with_nothing_drawn(tmp_path):
+    with pytest.raises(ValueError, match="scenes cannot be drawn without 'grass'"):
+        pipeline.open_source(configure.Data(root=str(tmp_path), without=("grass",)), (16, 16, 3))
+    with pytest.raises(ValueError, match="data.without is boat: only scenes are drawn without a class"):
+        pipeline.open_source(configure.Data(source=str(tmp_path), without=("boat",)), (16, 16, 3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_processes_draw_the_same_in_the_same_order():

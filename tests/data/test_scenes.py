@@ -108,6 +108,31 @@ def test_rare_classes_are_small_rare_and_there(thousand):
     assert min(common.values()) > 0.7, common
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_withheld_class_is_gone_and_the_rest_of_the_landscape_stays(periodic):
+    boat, met = CLASSES.index("boat"), 0
+    for index in range(60):
+        whole, labels = draw_scene(index, 48, 48, periodic=periodic)
+        image, left = draw_scene(index, 48, 48, periodic=periodic, without=("boat",))
+        assert not (left == boat).any()
+        np.testing.assert_array_equal(left[labels != boat], labels[labels != boat])
+        # pixels beside a boat have a part of it, those further away nothing
+        around = np.pad(labels == boat, 1, mode="wrap")
+        near = np.any([around[down : down + 48, across : across + 48] for down in range(3) for across in range(3)], 0)
+        np.testing.assert_array_equal(image[~near], whole[~near])
+        if near.any():
+            met += 1
+            assert (image != whole).any()
+    assert met >= 2
+
+
+def test_only_the_small_things_can_be_withheld():
+    assert not np.isin(draw_scene(7, 32, 32, without=RARE)[1], [CLASSES.index(name) for name in RARE]).any()
+    for names in (("grass",), ("boat", "boats")):
+        with pytest.raises(ValueError, match="without '(grass|boats)'; they can without person, car, fence, boat, sign"):
+            draw_scene(0, 32, 32, without=names)
+
+
 def _hashes(indices):
     return {hashlib.blake2b(draw_scene(index, 16, 16)[0].tobytes(), digest_size=16).digest() for index in indices}
 
