@@ -22,9 +22,10 @@ import numpy as np
 import optax
 
 from jaxgan import perceptual as comparison
+from jaxgan.arrays import arrays_checksum
 from jaxgan.inversion_losses import cosine
 from jaxgan.nets import vgg
-from jaxgan.systems.layer_inversion_search import Perceptual, Problem, compared_size
+from jaxgan.systems.layer_inversion_search import Perceptual, Problem
 
 if TYPE_CHECKING:
     from jaxgan.chains import Chain
@@ -46,8 +47,6 @@ class Options:
 
     layers: tuple[str, ...] | None = None
     """Stages that get a correction, and 'z' for the latent; None: all before ``chain.target`` (ProGAN: layer1 to layer3)."""
-    resolution: int | None = None
-    """Height at which photo and image are compared, by means over squares of pixels; None: the generator's own."""
     steps: int = 3000
     learning_rate: float = 0.01
     """Of Adam."""
@@ -186,7 +185,11 @@ def frozen_arrays(chain: Chain, perceptual: Perceptual | None, encoder: Any) -> 
 
 def about_networks(perceptual: Perceptual | None, encoder: Any) -> dict[str, Any]:
     """Which networks a saved search belongs to."""
-    return {"perceptual": None if perceptual is None else dict(perceptual.about), "encoder": getattr(encoder, "digest", None)}
+    about = {"perceptual": None if perceptual is None else dict(perceptual.about), "encoder": None}
+    if encoder is not None:
+        flat, _ = jax.tree_util.tree_flatten_with_path(encoder.arrays)
+        about["encoder"] = arrays_checksum({jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat})
+    return about
 
 
 def prepare(chain: Chain, options: Options | None = None, *, perceptual: Perceptual | None = None, encoder: Any = None) -> Problem:
@@ -206,7 +209,6 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     need_perceptual(options, perceptual)
     stages = tuple(name for name in options.layers if name != LATENT)
     corrects_latent = LATENT in options.layers
-    size = compared_size(chain, options.resolution)
     # A search that leaves the latent alone begins each step behind the first corrected stage: what lies before it never changes.
     first, later = ("", stages) if corrects_latent else (stages[0], stages[1:])
     seen = first and chain.names.index(chain.target) <= chain.names.index(first)
@@ -218,10 +220,10 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
         if corrects_latent:
             latents = targets["latents"] + variables[LATENT]
             images, kept = chain.run(frozen["chain"], latents, edits=edits, keep=keep)
-            return comparison.resize(images, size), latents, kept
+            return images, latents, kept
         corrected = targets["start"] + variables[first]
         images, kept = chain.run(frozen["chain"], targets["latents"], start=(first, corrected), edits=edits, keep=keep)
-        return comparison.resize(images, size), targets["latents"], {first: corrected, **kept}
+        return images, targets["latents"], {first: corrected, **kept}
 
     def loss(variables: Tree, frozen: Tree, targets: Tree, step: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         images, _, kept = run(variables, frozen, targets)
@@ -235,7 +237,7 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     def begin(frozen: Tree, images: jax.Array, latents: jax.Array, truth: Tree) -> tuple[Tree, Tree]:
         shapes = {name: latents.shape[1:] if name == LATENT else chain.shapes[name] for name in options.layers}
         variables = {name: jnp.zeros((len(images), *shape), latents.dtype) for name, shape in shapes.items()}
-        targets = {"latents": latents, **image_targets(options, perceptual, frozen, comparison.resize(images, size))}
+        targets = {"latents": latents, **image_targets(options, perceptual, frozen, images)}
         if first:
             targets["start"] = chain.run(frozen["chain"], latents, keep=(first,))[1][first]
         if encoder is not None:

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxgan.perceptual import resize
 from jaxgan.systems.layer_inversion_corrections import (
     about_networks,
     activation_parts,
@@ -26,7 +25,7 @@ from jaxgan.systems.layer_inversion_corrections import (
     image_targets,
     need_perceptual,
 )
-from jaxgan.systems.layer_inversion_search import Perceptual, Problem, compared_size
+from jaxgan.systems.layer_inversion_search import Perceptual, Problem
 
 if TYPE_CHECKING:
     from jaxgan.chains import Chain
@@ -44,8 +43,6 @@ class Options:
 
     optimiser: str = "lbfgs"
     """'lbfgs' or 'adam'."""
-    resolution: int | None = None
-    """Height at which photo and image are compared, by means over squares of pixels; None: the generator's own."""
     steps: int = 3000
     learning_rate: float = 0.1
     """Of Adam."""
@@ -85,14 +82,11 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     """
     options = options or Options()
     need_perceptual(options, perceptual)
-    size, compares_estimates = compared_size(chain, options.resolution), encoder is not None and options.encoder_weight > 0
-    if compares_estimates and size != chain.image[:2]:
-        raise ValueError("an encoder looks at whole images: leave the resolution out, or set encoder_weight to 0")
 
     def loss(variables: Tree, frozen: Tree, targets: Tree, step: jax.Array, keys: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         images, kept = chain.run(frozen["chain"], variables["latents"], keep=(chain.target,))
-        total, parts = image_parts(options, perceptual, frozen, resize(images, size), targets)
-        if compares_estimates:
+        total, parts = image_parts(options, perceptual, frozen, images, targets)
+        if encoder is not None and options.encoder_weight:
             again = encoder.encode(frozen["encoder"], images)[chain.target]
             parts["encoder"] = jnp.square(again - targets["estimate"]).mean((1, 2, 3))
             total = total + options.encoder_weight * parts["encoder"]
@@ -100,7 +94,7 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
 
     @jax.jit
     def begin(frozen: Tree, images: jax.Array, latents: jax.Array, truth: Tree) -> tuple[Tree, Tree]:
-        targets = image_targets(options, perceptual, frozen, resize(images, size))
+        targets = image_targets(options, perceptual, frozen, images)
         if encoder is not None:
             targets["estimate"] = encoder.encode(frozen["encoder"], images)[chain.target]
         if chain.target in truth:
@@ -110,7 +104,7 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     @jax.jit
     def show(variables: Tree, frozen: Tree, targets: Tree) -> tuple[jax.Array, jax.Array, Tree, Tree]:
         images, kept = chain.run(frozen["chain"], variables["latents"], keep=(chain.target,))
-        return resize(images, size), variables["latents"], {}, kept
+        return images, variables["latents"], {}, kept
 
     if options.optimiser == "lbfgs":
         tx = optax.lbfgs(memory_size=10, linesearch=optax.scale_by_zoom_linesearch(options.trials))

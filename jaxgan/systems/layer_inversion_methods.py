@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxgan.perceptual import resize
 from jaxgan.photos import content_digest
 from jaxgan.systems import layer_inversion_corrections as corrections
 from jaxgan.systems import layer_inversion_latents as latent_search
 from jaxgan.systems.image2stylegan_codes import photo_keys
-from jaxgan.systems.layer_inversion_search import Inverted, Perceptual, Problem, check_latents, compared_size, floats, search
+from jaxgan.systems.layer_inversion_search import Inverted, Perceptual, Problem, check_latents, floats, search
 
 if TYPE_CHECKING:
     from jaxgan.chains import Chain
@@ -58,9 +57,9 @@ def prepare(
       perceptual: from ``corrections.open_perceptual``.
 
     Raises:
-      ValueError: an unknown method, an encoder that is missing or of another generator, options that do not fit.
+      ValueError: an unknown method, an encoder that is missing, options that do not fit.
     """
-    check(method, chain, encoder)
+    check(method, encoder)
     if method == "f":
         return corrections.prepare(chain, corrections_options, perceptual=perceptual, encoder=encoder)
     if method in SEARCHES:
@@ -68,15 +67,12 @@ def prepare(
     return None
 
 
-def check(method: str, chain: Chain, encoder: Any) -> None:
-    """ValueError where the method is unknown, or needs an encoder that is not there or is of another generator."""
+def check(method: str, encoder: Any) -> None:
+    """ValueError where the method is unknown, or needs an encoder that is not there."""
     if method not in METHODS:
         raise ValueError(f"method {method!r} is not one of {', '.join(METHODS)}")
     if encoder is None and method in "bcde":
         raise ValueError(f"method {method} ({METHODS[method]}) begins with an encoder: give one, or take method a or f")
-    theirs = getattr(encoder, "generator", chain.digest)
-    if theirs != chain.digest:
-        raise ValueError(f"the encoder was trained for the generator {theirs[:12]}, this one is {chain.digest[:12]}: train one for it")
 
 
 def start_latents(method: str, chain: Chain, images: Any, encoder: Any, digests: Sequence[str], seed: int) -> np.ndarray:
@@ -105,13 +101,8 @@ _encoder = functools.lru_cache(8)(jax.jit)
 
 
 @functools.lru_cache(8)
-def _decoder(run: Any, target: str, size: tuple[int, int]) -> Any:
-    @jax.jit
-    def decoded(arrays: Any, latents: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        images, kept = run(arrays, latents, keep=(target,))
-        return resize(images, size), kept
-
-    return decoded
+def _decoder(run: Any, target: str) -> Any:
+    return jax.jit(lambda arrays, latents: run(arrays, latents, keep=(target,)))
 
 
 def invert(
@@ -125,7 +116,6 @@ def invert(
     digests: Sequence[str] | None = None,
     seed: int = 0,
     truth: Mapping[str, Any] | None = None,
-    resolution: int | None = None,
     saved: Path | None = None,
     **options: Any,
 ) -> Inverted:
@@ -140,28 +130,26 @@ def invert(
       start: latents [N, *chain.latent] (or one) in the place of the method's own.
       digests: of the photos' content, for random draws; default: of `images`.
       seed: of random draws.
-      resolution: for b and d, the height of the images in the result; where there is a problem, its options have it.
       truth, saved, options (watch, chunk, save_seconds, mesh, one_by_one): as for ``layer_inversion_search.search``.
 
     Raises:
       ValueError: photos of another size, what does not fit. invert_files.Interrupted: `watch` said so.
     """
-    check(method, chain, encoder)
+    check(method, encoder)
     if (problem is None) == (method in SEARCHES):
         raise ValueError(f"method {method} {'searches: give the problem that prepare makes' if problem is None else 'searches nothing'}")
     digests = digests or [content_digest(np.asarray(image)) for image in images]
     latents = start_latents(method, chain, images, encoder, digests, seed) if start is None else start
     if problem is None:
-        return decode(method, chain, images, latents, resolution)
+        return decode(method, chain, images, latents)
     return search(problem, method, images, latents, truth=truth, digests=digests, seed=seed, saved=saved, **options)
 
 
-def decode(method: str, chain: Chain, images: Any, latents: Any, resolution: int | None = None) -> Inverted:
+def decode(method: str, chain: Chain, images: Any, latents: Any) -> Inverted:
     """What a method that searches nothing gives: the images of `latents`, with no corrections and no history."""
     images = floats(images, chain)
     latents = check_latents(latents, chain, len(images))
-    size = compared_size(chain, resolution)
-    made, kept = jax.device_get(_decoder(chain.run, chain.target, size)(chain.arrays, latents))
+    made, kept = jax.device_get(_decoder(chain.run, chain.target)(chain.arrays, latents))
     latents, count = np.asarray(latents), len(images)
     nothing = (np.zeros(count, int), np.zeros(count, bool))
-    return Inverted(method, latents, latents, {}, dict(kept), made, made, np.asarray(resize(images, size)), {}, *nothing)
+    return Inverted(method, latents, latents, {}, dict(kept), made, made, np.asarray(images), {}, *nothing)

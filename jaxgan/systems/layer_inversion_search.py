@@ -52,8 +52,7 @@ class Problem(NamedTuple):
     frozen: Tree
     """The networks' arrays: {'chain', 'perceptual', 'encoder'}."""
     begin: Callable[[Tree, jax.Array, jax.Array, Tree], tuple[Tree, Tree]]
-    """``begin(frozen, images [N, H, W, C], latents [N, ...], truth) -> (variables, targets)``, compiled; truth: {} or as for ``search``.
-    The targets hold 'image', the photos at the size at which they are compared."""
+    """``begin(frozen, images [N, H, W, C], latents [N, ...], truth) -> (variables, targets)``, compiled; truth: {} or as for ``search``."""
     show: Callable[[Tree, Tree, Tree], tuple[jax.Array, Tree, Tree, Tree]]
     """``show(variables, frozen, targets) -> (images, latents, corrections, activations)``, compiled; see ``Inverted``."""
     about: Mapping[str, Any]
@@ -74,11 +73,11 @@ class Inverted(NamedTuple):
     activations: dict[str, np.ndarray]
     """{stage: [N, h, w, C]}: behind their corrections, of the corrected stages and of ``chain.target``."""
     images: np.ndarray
-    """[N, h, w, C] in [-1, 1] at the size at which they were compared: the reconstructions."""
+    """[N, H, W, C] in [-1, 1]: the reconstructions."""
     before: np.ndarray
-    """[N, h, w, C]: the images of the start."""
+    """[N, H, W, C]: the images of the start."""
     targets: np.ndarray
-    """[N, h, w, C]: the photos."""
+    """[N, H, W, C]: the photos."""
     history: dict[str, np.ndarray]
     """{'loss' or a part: [rows, N]}: row t before step t + 1, the last after the last step; {} where nothing was searched."""
     kept: np.ndarray
@@ -102,20 +101,6 @@ def floats(images: Any, chain: Chain) -> jax.Array:
     if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all() or np.abs(images).max() > 1.001:
         raise ValueError(f"photos must be uint8, or finite floats in [-1, 1]; they are {images.dtype} in [{images.min()}, {images.max()}]")
     return jnp.asarray(images, jnp.float32)
-
-
-def compared_size(chain: Chain, resolution: int | None) -> tuple[int, int]:
-    """(height, width) at which images are compared: the generator's own, or those with this height.
-
-    Raises:
-      ValueError: a resolution that does not divide the generator's.
-    """
-    height, width, _ = chain.image
-    if resolution is None:
-        return height, width
-    if resolution < 1 or height % resolution or width % (height // resolution):
-        raise ValueError(f"resolution {resolution} does not divide {height} x {width}, the size of this generator's images")
-    return resolution, width * resolution // height
 
 
 def check_latents(latents: Any, chain: Chain, count: int) -> jax.Array:
@@ -215,7 +200,7 @@ def search(
         activations=dict(activations),
         images=made,
         before=np.asarray(before),
-        targets=np.asarray(targets["image"]),
+        targets=np.asarray(images),
         history={name: np.asarray(rows) for name, rows in run.history.items()},
         kept=np.where(kept < 0, run.step, kept),
         failed=np.asarray(run.status) == invert.FAILED,
