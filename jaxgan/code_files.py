@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +90,13 @@ def read_code(path: Any, generator: StyleGenerator | None = None) -> Code:
     if generator is not None and noise:
         _check_noise(noise, generator, path)
     return Code(arrays["code"], noise or None, told)
+
+
+def places(place: Path, names: Sequence[str]) -> list[Path]:
+    """The code of each name: `place` itself where it is a file (or holds code.safetensors), else NAME.safetensors or NAME/ below it."""
+    if place.is_file() or (place / "code.safetensors").is_file():
+        return [place] * len(names)
+    return [place / f"{name}.safetensors" if (place / f"{name}.safetensors").is_file() else place / name for name in names]
 
 
 def digest(code: Code) -> str:

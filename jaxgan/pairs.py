@@ -60,6 +60,24 @@ def _squared(real: jax.Array, fake: jax.Array) -> jax.Array:
     return jnp.square(real - fake).mean((1, 2, 3))
 
 
+def stored_lpips(params: Any, real: Any, fake: Any, most: int = 256) -> np.ndarray:
+    """LPIPS of images as they are written (8 bits), at most at this side by means over pixels: [N, H, W, 3] twice -> float32 [N].
+
+    Args:
+      params: from ``jaxgan.metrics.lpips.params``.
+      real, fake: uint8, or float in [-1, 1]; at least 16 px.
+      most: longest side at which they are compared.
+    """
+    from jaxgan import perceptual, viz
+    from jaxgan.metrics import lpips
+
+    height, width = np.shape(real)[1:3]
+    share = min(1.0, most / max(height, width))
+    size = (max(1, round(height * share)), max(1, round(width * share)))
+    seen = [perceptual.resize(jnp.asarray(_signed(viz.to_uint8(images))), size) for images in (real, fake)]
+    return np.asarray(lpips.distance(params, *seen))
+
+
 def pair_values(metrics: Sequence[str], rows: np.ndarray) -> np.ndarray:
     """The metrics [n, len(metrics)] in float64 of the rows that ``pair_measure`` makes; the PSNR of equal images is infinite."""
     values = rows.astype(np.float64)

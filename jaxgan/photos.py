@@ -151,6 +151,17 @@ def check(found: dict[str, Path], size: tuple[int, int], framing: Framing) -> tu
     return [one for one in seen if isinstance(one, Photo)], dict(one for one in seen if not isinstance(one, Photo))
 
 
+def accept(found: dict[str, Path], size: tuple[int, int], framing: Framing, skip_bad: bool = False) -> tuple[list[Photo], dict[str, str]]:
+    """As ``check``; ValueError that names the first photos that cannot be read, unless `skip_bad` and some can."""
+    photos, rejects = check(found, size, framing)
+    if rejects and (not skip_bad or not photos):
+        listed = "; ".join(f"{path}: {why}" for path, why in list(rejects.items())[:5])
+        more = f"; and {len(rejects) - 5} more" if len(rejects) > 5 else ""
+        remedy = "" if not photos else " (--skip-bad leaves them out)"
+        raise ValueError(f"{len(rejects)} of {len(found)} photos cannot be read: {listed}{more}{remedy}")
+    return photos, rejects
+
+
 def companions(folder: Any, photos: Sequence[Photo], what: str) -> list[Path]:
     """The file of each photo's name in a folder of masks or other images, of the same size as the photo.
 

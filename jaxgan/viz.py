@@ -124,6 +124,14 @@ def read_png(path: Any) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def fitting(text: str, width: int, font: Any) -> str:
+    """The text, its end cut off where it is wider than `width` pixels in a PIL font; characters that the font lacks become '?'."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    while text and font.getlength(text) > width:
+        text = text[:-1]
+    return text
+
+
 def seam_lines(size: int, patch: int) -> list[int]:
     """The first pixel of every patch but the first, along one side.
 

@@ -8,18 +8,15 @@ the unfinished batch.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxgan import code_files, files, films, viz
+from jaxgan import code_files, films, marks, viz
 from jaxgan.photos import Photo
 from jaxgan.style_generators import StyleGenerator
 from jaxgan.systems import image2stylegan_sheet as pictures
@@ -30,89 +27,21 @@ SHEET = "sheet.png"
 SHEET_ROWS = 100
 """Most photos on the sheet; more make a picture that few programs open."""
 FORMAT = "jaxgan embedding 1"
-SEARCH = ".search"
+SEARCH = marks.SEARCH
 RESERVED = (MARK, SHEET, "film.mp4")
 """Names in the output that are no photo's."""
-CHANGEABLE = ("batch",)
-"""Options that the same command may have otherwise when it goes on: they change no code."""
-
-
-def read_mark(out: Path) -> dict[str, Any] | None:
-    """The embed.json of a folder, or None where there is none. ValueError: it is something else."""
-    path = out / MARK
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text("utf-8"))
-        if found["format"] == FORMAT:
-            return found
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise ValueError(f"{path} is not one that `jaxgan embed` wrote; name another folder with --out")
+KIND = marks.Kind(MARK, FORMAT, "jaxgan embed", ("batch",), ("networks", "companions"))
 
 
 def check(out: Path, run: Mapping[str, Any], stays: int, state: int) -> dict[str, Any] | None:
-    """Whether `out` can take a run: None where it is new, the earlier embed.json where the same run goes on.
-
-    Args:
-      stays: bytes that are written for good. state: bytes of a batch's state, while it is searched.
-
-    Raises:
-      ValueError: it holds another run (names what differs), or other files. OSError: it cannot be written.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out names the folder that shall hold the codes")
-    earlier = read_mark(out) if out.is_dir() else None
-    if earlier is None and out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no earlier run ({MARK}); name a new folder with --out")
-    if earlier is not None and (other := difference(earlier, run)):
-        raise ValueError(f"{out} holds another run ({other}); name another folder with --out, or remove that one first")
-    words = "the codes and the state of a batch take up to"
-    rule = files.Refusal(words, "use a smaller --batch, or name a folder on another disk with --out", "name another folder with --out")
-    files.check_writable(out, stays + state + 2**20, rule)
-    return earlier
-
-
-def difference(earlier: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """The first thing in which two runs differ, in words; empty where they are the same."""
-    generators = [one["generator"]["digest"] for one in (earlier, run)]
-    if generators[0] != generators[1]:
-        return f"its generator is sha256 {generators[0][:12]}, here it is {generators[1][:12]}"
-    there, here = earlier["options"], json.loads(json.dumps(run["options"]))
-    for key in sorted(here.keys() | there.keys()):
-        if key not in CHANGEABLE and there.get(key) != here.get(key):
-            return f"{key} is {there.get(key)!r} there and {here.get(key)!r} here"
-    for key in ("networks", "companions"):
-        if earlier[key] != json.loads(json.dumps(run[key])):
-            return f"its {key} are others"
-    there, here = ({photo["name"]: photo["sha256"] for photo in one["photos"]} for one in (earlier, run))
-    for name in [*here, *there]:
-        if there.get(name) != here.get(name):
-            what = "is not among its photos" if name not in there else "is only there" if name not in here else "is another photo there"
-            return f"{name} {what}"
-    return ""
-
-
-def write_mark(out: Path, run: Mapping[str, Any]) -> None:
-    """embed.json, whole or not at all."""
-    files.write_atomic(out / MARK, (json.dumps(run, indent=1, allow_nan=False) + "\n").encode())
+    """``marks.check``; `stays`: bytes that are written for good, `state`: those of a batch's state while it is searched."""
+    return marks.check(out, KIND, run, stays + state)
 
 
 def is_done(out: Path, photo: Photo, generator: StyleGenerator) -> bool:
     """Whether the photo's folder is there; it is whole then. ValueError: its code is damaged or of another generator."""
     path = out / photo.name / "code.safetensors"
     return path.is_file() and code_files.read_code(path, generator).about["photo"]["sha256"] == photo.digest
-
-
-def group_folder(out: Path, photos: Sequence[Photo]) -> Path:
-    """Where the state of these photos' search is kept."""
-    names = "".join(f"{photo.name}\0{photo.digest}\0" for photo in photos)
-    return out / SEARCH / hashlib.sha256(names.encode()).hexdigest()[:16]
-
-
-def forget(out: Path, photos: Sequence[Photo]) -> None:
-    """Removes the state of these photos' search, once their folders are written."""
-    shutil.rmtree(group_folder(out, photos), ignore_errors=True)
 
 
 def numbers(found: Embedded, i: int, mean: np.ndarray, lpips: Sequence[float | None], seconds: float) -> dict[str, Any]:
@@ -171,9 +100,7 @@ def write_photo(
     out: Path, photo: Photo, found: Embedded, i: int, about: Mapping[str, Any], full: np.ndarray | None, frames: Sequence[np.ndarray]
 ) -> None:
     """OUT/NAME/, whole or not at all. `full`: uint8 image of the generator's size, where it is larger; `frames`: of the film, or none."""
-    part = out / f".{photo.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        part.mkdir(parents=True)
+    with marks.whole(out, photo.name) as part:
         noise = None if found.noise is None else {name: array[i] for name, array in found.noise.items()}
         code_files.write_code(part / "code.safetensors", found.codes[i], noise=noise, about=about)
         viz.write_png(part / "target.png", found.targets[i])
@@ -185,24 +112,20 @@ def write_photo(
         if frames:
             beside = pictures.frames_beside(pictures.shrink(viz.to_uint8(found.targets[i])), frames)
             films.write_film(part / "film.mp4", beside, pictures.RATE)
-        shutil.rmtree(out / photo.name, ignore_errors=True)
-        part.rename(out / photo.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def finish(out: Path, run: dict[str, Any], photos: Sequence[Photo], generator: StyleGenerator) -> dict[str, Any]:
     """Writes the table, a sheet of the first ``SHEET_ROWS`` photos, removes the search's state; returns what embed.json holds."""
     results = [code_files.read_code(out / photo.name / "code.safetensors", generator).about["result"] for photo in photos]
     run = {**run, "table": [{"name": photo.name, **result} for photo, result in zip(photos, results, strict=True)]}
-    write_mark(out, run)
+    marks.write(out, KIND, run)
     rows = []
     for photo, result in zip(photos[:SHEET_ROWS], results, strict=False):
         read = (viz.read_png(out / photo.name / f"{name}.png") for name in ("target", "start", "result"))
         rows.append(pictures.Row(photo.name, *(pictures.shrink(picture) for picture in read), result))
     viz.write_png(out / SHEET, pictures.sheet(rows))
     run["state"] = "finished"
-    write_mark(out, run)
+    marks.write(out, KIND, run)
     shutil.rmtree(out / SEARCH, ignore_errors=True)
     return run
 

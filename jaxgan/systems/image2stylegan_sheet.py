@@ -91,16 +91,8 @@ def sheet(rows: Sequence[Row]) -> np.ndarray:
             left = 4 + column * step
             canvas.paste(Image.fromarray(picture), (left, top))
             for place, line in enumerate(text):
-                pen.text((left, top + side + 2 + place * LINE), _fitting(line, side, font), fill="black", font=font)
+                pen.text((left, top + side + 2 + place * LINE), viz.fitting(line, side, font), fill="black", font=font)
     return np.asarray(canvas)
-
-
-def _fitting(text: str, width: int, font: Any) -> str:
-    """The text, its end cut off where it is wider than `width` pixels; characters that the font lacks become '?'."""
-    text = text.encode("latin-1", "replace").decode("latin-1")
-    while text and font.getlength(text) > width:
-        text = text[:-1]
-    return text
 
 
 def frames_beside(photo: np.ndarray, frames: Sequence[np.ndarray], rate: int = RATE) -> Iterator[np.ndarray]:
