@@ -80,15 +80,21 @@ def segment(images: Any, segmenter: Any, wanted: Sequence[int], batch: int) -> d
     return {i: Segmented(image, labels) for i, image, labels in label_maps(images, segmenter, wanted, batch=batch)}
 
 
-def enlarge(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] brought to at most `SHOWN` pixels: small ones by repeating pixels, large ones by a filter."""
-    longest = max(image.shape[:2])
-    if longest <= SHOWN:
-        factor = SHOWN // longest
-        return image.repeat(factor, 0).repeat(factor, 1)
+def shown_size(height: int, width: int, most: int = SHOWN) -> tuple[int, int]:
+    """(height, width) in which an image is shown: the largest whole multiple up to `most` pixels, or reduced to them."""
+    longest = max(height, width)
+    if longest <= most:
+        return height * (most // longest), width * (most // longest)
+    return max(1, round(height * most / longest)), max(1, round(width * most / longest))
+
+
+def enlarge(image: np.ndarray, most: int = SHOWN) -> np.ndarray:
+    """uint8 [H, W, 3] brought to ``shown_size``: small ones by repeating pixels, large ones by a filter."""
+    height, width = shown_size(*image.shape[:2], most)
+    if max(image.shape[:2]) <= most:
+        return image.repeat(height // image.shape[0], 0).repeat(width // image.shape[1], 1)
     from PIL import Image
 
-    height, width = (max(1, round(side * SHOWN / longest)) for side in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 

@@ -76,15 +76,21 @@ def page(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
       KeyError: the report names a picture that is not there.
     """
     sources = report["protocol"]["real"]["source"], report["protocol"]["fake"]["source"]
-    parts = [_top(report, sources), _distance(report["fsd"]), _figure(report, pictures), _table(report), _galleries(report, pictures)]
+    parts = [_top(report, sources), distance(report["fsd"]), _figure(report, pictures), class_table(report), galleries(report, pictures)]
     parts += [_how_to_read(report), _protocol(report["protocol"])]
+    return fill(f"{sources[1]} against {sources[0]}", parts)
+
+
+def fill(title: str, parts: Sequence[str]) -> str:
+    """The page of these sections, HTML each; the title is text. One of them is the ``class_table``, which the page's script reads."""
     template = (importlib.resources.files("jaxgan.systems") / "seeing_page.html").read_text("utf-8")
-    filled = {"title": escape(f"{sources[1]} against {sources[0]}"), "body": "\n".join(filter(None, parts))}
+    filled = {"title": escape(title), "body": "\n".join(filter(None, parts))}
     # In one pass: nothing that a name holds is taken for a mark of the template.
     return re.sub(r"\{\{(title|body)\}\}", lambda mark: filled[mark[1]], template)
 
 
-def _data(picture: bytes) -> str:
+def data_url(picture: bytes) -> str:
+    """A PNG or JPEG file as the address of an image."""
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
@@ -113,7 +119,8 @@ def _short(source: str) -> str:
     return source.rstrip("/").rsplit("/", 1)[-1][-60:] if "/" in source.rstrip("/") and not source.startswith("tfds:") else source
 
 
-def _distance(fsd: Mapping[str, Any]) -> str:
+def distance(fsd: Mapping[str, Any]) -> str:
+    """Section: the Fréchet Segmentation Distance, its parts and its floor."""
     interval = f"{fsd['level']:.0%} interval {number(fsd['interval'][0])} … {number(fsd['interval'][1])}"
     floor = fsd["floor"]
     cards = [
@@ -148,7 +155,7 @@ def _scale(fsd: Mapping[str, Any]) -> str:
 def _figure(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     if not report.get("figure"):
         return ""
-    light, dark = (_data(pictures[report["figure"][key]]) for key in ("light", "dark"))
+    light, dark = (data_url(pictures[report["figure"][key]]) for key in ("light", "dark"))
     return (
         '<section><h2>Area by class</h2><figure class="plot"><picture>'
         f'<source srcset="{dark}" media="(prefers-color-scheme: dark)">'
@@ -170,7 +177,8 @@ _COLUMNS = (
 )
 
 
-def _table(report: Mapping[str, Any]) -> str:
+def class_table(report: Mapping[str, Any]) -> str:
+    """Section: the table of 'classes', linked to the 'galleries' of the report."""
     heads = "".join(
         f'<th scope="col" data-column="{key}" data-kind="{kind}" title="{escape(about)}">'
         f'<button type="button">{escape(label)}</button></th>'
@@ -231,7 +239,8 @@ def _change(entry: Mapping[str, Any]) -> str:
     return f'<span title="{title}">{svg}<span>{signed(entry["delta"])}</span></span>'
 
 
-def _galleries(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+def galleries(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+    """Section: the 'galleries' of the report, a tab each; tiles of one view, two (a pair) or four."""
     if not report["galleries"]:
         return ""
     tabs, panels = [], []
@@ -253,13 +262,13 @@ def _galleries(report: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 def _tile(item: Mapping[str, Any], name: str, pictures: Mapping[str, bytes]) -> str:
     views = []
     for view in item["views"]:
-        marked, plain = (_data(pictures[view[key]]) for key in ("marked", "plain"))
+        marked, plain = (data_url(pictures[view[key]]) for key in ("marked", "plain"))
         side = escape(view["side"])
         views.append(
             f'<span class="view"><img class="marked" src="{marked}" alt="{side} image, {escape(name)} marked">'
             f'<img class="plain" src="{plain}" alt="{side} image"></span>'
         )
-    kind = " pair" if len(views) > 1 else ""
+    kind = {1: "", 2: " pair"}.get(len(views), " four")
     caption = f"<figcaption><b>{escape(item['about'])}</b> {escape(item['name'])}</figcaption>"
     return f'<figure class="tile{kind}"><div>{"".join(views)}</div>{caption}</figure>'
 
@@ -283,14 +292,15 @@ def _how_to_read(report: Mapping[str, Any]) -> str:
 
 
 def _protocol(protocol: Mapping[str, Any]) -> str:
-    return f"<section><h2>Protocol</h2>{_definitions(protocol)}</section>"
+    return f"<section><h2>Protocol</h2>{definitions(protocol)}</section>"
 
 
-def _definitions(values: Mapping[str, Any]) -> str:
+def definitions(values: Mapping[str, Any]) -> str:
+    """Names and values, nested as they are."""
     shown = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            text = _definitions(value)
+            text = definitions(value)
         elif isinstance(value, (list, tuple)):
             text = escape(", ".join(map(str, value[:60]))) + (f", … ({len(value)})" if len(value) > 60 else "")
         else:
