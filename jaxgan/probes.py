@@ -17,6 +17,7 @@ from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgan import configure, features, generators, parallel, scores, sources
+from jaxgan.data import pipeline
 from jaxgan.evaluate import tally_measure
 from jaxgan.features import Measure
 from jaxgan.metrics import streaming
@@ -36,7 +37,7 @@ class Probes:
     def __init__(self, experiment: configure.Experiment, system: System, source: Any, mesh: Any, workdir: Any, say: Callable[[str], None]):
         """
         Args:
-          source: of the run, read by position; the reals are spread evenly over it.
+          source: of the run, read by position; the reals are spread evenly over it. None: the run reads no data.
           mesh: of the run.
           workdir: statistics of the reals are kept in its folder ``probes``.
 
@@ -49,7 +50,7 @@ class Probes:
         for field in ("root", "workers"):  # where and how fast, not what
             del self._data[field]
         self._metrics = check(experiment.run, system)
-        self._count = min(experiment.run.probe_images, len(source))
+        self._count = 0 if source is None else min(experiment.run.probe_images, len(source))
         if self._metrics and self._count < (least := _least(self._metrics)):
             raise ValueError(f"run.probes: {', '.join(self._metrics)} need at least {least} reals, and the data holds {len(source)}")
         self._measures: dict[str, tuple[Measure, tuple[str, ...]]] = {}
@@ -100,8 +101,11 @@ class Probes:
         """One batch for the system's probes, always the same: it is not the training's, whose position must not move."""
         share = self._run.batch // jax.process_count()
         first, count = jax.process_index() * share * self._system.records, share * self._system.records
-        records = [self._source[i % len(self._source)] for i in range(first, first + count)]
-        stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
+        if self._source is None:
+            stacked = pipeline.sample_numbers(share, jax.process_index() * share)
+        else:
+            records = [self._source[i % len(self._source)] for i in range(first, first + count)]
+            stacked = {name: np.stack([record[name] for record in records]) for name in records[0]}
         local = self._system.prepare(stacked, np.random.default_rng((self._run.seed, jax.process_index())))
         return parallel.global_batch(local, self._mesh, self._run.batch)
 
@@ -161,6 +165,8 @@ def check(run: configure.Run, system: System) -> tuple[str, ...]:
         raise ValueError(f"run.probe_every = {run.probe_every}, but run.probes names nothing to measure; use some of {', '.join(known)}")
     if metrics and system.sample is None:
         raise ValueError(f"run.probes = {', '.join(metrics)}: this system draws no images from latents to compare with reals")
+    if metrics and not system.records:
+        raise ValueError(f"run.probes = {', '.join(metrics)}: a run of this system reads no reals to compare with")
     if "fsd" in metrics and run.probe_segmenter in ("", "labels"):
         raise ValueError("run.probes: fsd needs run.probe_segmenter, a segmenter that labels fakes too (for instance unet:WORKDIR)")
     if run.probe_images < (least := _least(metrics)):

@@ -7,6 +7,7 @@ that was not interrupted.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -93,17 +94,17 @@ class Plan:
         return self._seed if number == 0 else int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
 
     def open(self, number: int, source: Any, workers: int) -> Any:
-        """The batches of a stage from its beginning (``pipeline.batches``), for this process."""
-        return pipeline.batches(
-            source,
-            batch=self.stages[number].batch,
-            records=self._system.records,
-            prepare=self.stages[number].prepare,
-            seed=self.seed(number),
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            workers=workers,
-        )
+        """The batches of a stage from its beginning (``pipeline.batches``), for this process; ``source`` as ``open_data`` gives it."""
+        given = {
+            "batch": self.stages[number].batch,
+            "prepare": self.stages[number].prepare,
+            "seed": self.seed(number),
+            "process_index": jax.process_index(),
+            "process_count": jax.process_count(),
+        }
+        if source is None:
+            return pipeline.SampleNumbers(**given)
+        return pipeline.batches(source, records=self._system.records, workers=workers, **given)
 
     def describe(self) -> list[str]:
         """A line for each stage of the run; none for a run in one part."""
@@ -131,9 +132,26 @@ def _unchanged(state: State) -> State:
     return state
 
 
+def open_data(system: System, data: configure.Data) -> Any:
+    """The images that a run reads; None where the system reads none (``System.records`` is 0).
+
+    Raises:
+      ValueError: as ``pipeline.open_source``; or fields of ``data`` were set for a system that reads none.
+    """
+    if system.records:
+        return (pipeline.open_labelled if system.labels else pipeline.open_source)(data, system.image)
+    set_here = [f.name for f in dataclasses.fields(data) if getattr(data, f.name) != f.default]
+    if set_here:
+        raise ValueError(
+            f"data.{set_here[0]} is {getattr(data, set_here[0])!r}, but this system draws all that it learns from and reads no images: "
+            f"leave {', '.join('data.' + name for name in set_here)} out"
+        )
+    return None
+
+
 def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
-    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)}
+    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)} if system.records else pipeline.sample_numbers(2)
     if system.labels:
         black["label"] = np.zeros((2 * system.records, *system.image[:2]), np.uint8)
     probe = system.prepare(black, np.random.default_rng(0))

@@ -89,9 +89,10 @@ class System(NamedTuple):
     system that draws nothing from latents; it then has ``translate``."""
     probes: dict[str, Probe]
     image: tuple[int, int, int]
-    """(H, W, C) of the images that the data source must deliver."""
+    """(H, W, C) of the images that the data source must deliver; without data, of those that the system draws."""
     records: int
-    """Images read for each sample of a batch (COCO-GAN: one for the D update and another for the G update)."""
+    """Images read for each sample of a batch (COCO-GAN: one for the D update and another for the G update). 0: the run reads no data,
+    and ``prepare`` is given {'sample': int32 [B]}, the numbers of the batch's samples, in the place of images."""
     prepare: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
     """``prepare({'image': uint8 [B * records, H, W, C]}, rng) -> batch`` on the host, in numpy; every leaf's first axis is B."""
     owns: dict[str, tuple[str, ...]]
@@ -107,6 +108,17 @@ class System(NamedTuple):
     check: Callable[[int], None] = lambda batch: None
     """``check(batch)`` raises ValueError where it cannot be trained with so many samples in a step. It is asked before anything is
     written, for every stage."""
+    show: Callable[..., jax.Array] | None = None
+    """``show(state, key, n) -> [n, H, W, C]``: what the grids of a run show in the place of ``sample``'s images."""
+    verify: Callable[[State], None] = lambda state: None
+    """``verify(state)`` raises ValueError where a state that was read does not belong to the files that this system has read: another
+    generator lies where that of its encoder was. It is asked of every state that comes from a checkpoint."""
+
+    def grid(self, state: State, key: jax.Array, n: int, given: Any = None) -> jax.Array:
+        """[n, H, W, C] in [-1, 1]: what a grid of a run shows. ``given``: uint8 images, for a system that translates."""
+        if self.translate:
+            return self.translate(state, given)
+        return (self.show or self.sample)(state, key, n)
 
 
 def leaf_names(params: Mapping[str, Tree], owns: tuple[str, ...]) -> list[str]:

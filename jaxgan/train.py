@@ -19,7 +19,7 @@ from jaxgan import checkpoint, configure, files, parallel, timing
 from jaxgan.data import pipeline
 from jaxgan.probes import Probes
 from jaxgan.report import Report, duration
-from jaxgan.stages import Plan
+from jaxgan.stages import Plan, open_data
 from jaxgan.stages import batch_shapes as batch_shapes
 from jaxgan.stopping import Stop
 from jaxgan.system import State, System, leaf_names
@@ -155,7 +155,7 @@ def train(
     if stop_after_steps is not None and stop_after_steps < 1:
         raise ValueError(f"stop_after_steps = {stop_after_steps}: give at least 1")
     report.say(decided)
-    source = pipeline.open_labelled(experiment.data, system.image) if system.labels else pipeline.open_source(experiment.data, system.image)
+    source = open_data(system, experiment.data)
     probes = Probes(experiment, system, source, mesh, workdir, report.say) if run.probe_every else None
     with jax.set_mesh(mesh), Stop() as stop:
         try:
@@ -209,11 +209,13 @@ def _begin(
         like = like._replace(frozen=jax.jit(lambda: init_state(system, run.seed).frozen, out_shardings=whole)())
     found = saved.restore(like, mesh, plan.open(0, source, experiment.data.workers).get_state())
     if found is not None:
+        system.verify(found.state)
         report.say(f"Resumed at step {found.step} from {workdir / 'checkpoints' / str(found.step)}.")
         return found.state, found.step, found.position
     state = initial()
     if run.start:
         state, sentence = _networks_from(run.start, state, mesh)
+        system.verify(state)
         report.say(sentence)
     return state, 0, None
 
@@ -241,9 +243,7 @@ def _loop(
     shown = pipeline.preview(source, run.samples) if system.translate and run.samples else None
 
     def picture(state: State, shown: np.ndarray | None) -> jax.Array:
-        if system.translate:
-            return system.translate(state, shown)
-        return system.sample(state, jax.random.fold_in(root, np.uint32(_SAMPLE_KEY)), run.samples)
+        return system.grid(state, jax.random.fold_in(root, np.uint32(_SAMPLE_KEY)), run.samples, shown)
 
     sample = jax.jit(picture, out_shardings=whole)
 
@@ -323,7 +323,7 @@ def _loop(
         return state, step, stopping
 
     if begun == 0:
-        if run.samples and parallel.is_main():
+        if run.samples and source is not None and parallel.is_main():
             report.images("reals", pipeline.preview(source, run.samples))
         draw(state, 0)
         if probes:

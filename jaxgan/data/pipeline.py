@@ -233,6 +233,41 @@ def batches(
     return iter(flow)
 
 
+def sample_numbers(count: int, first: int = 0) -> dict[str, np.ndarray]:
+    """What ``prepare`` is given where a run reads no data: {'sample': int32 [count]}, the numbers of samples in their batch."""
+    return {"sample": np.arange(first, first + count, dtype=np.int32)}
+
+
+class SampleNumbers:
+    """The batches of a run that reads no data, with the protocol of what `batches` gives: endless, and resumed exactly.
+
+    ``prepare`` is given this process's `sample_numbers` and a random generator of its own for every batch and process.
+    """
+
+    def __init__(self, *, batch: int, prepare: Callable, seed: int, process_index: int = 0, process_count: int = 1):
+        if batch < 1 or batch % process_count:
+            raise ValueError(f"a batch of {batch} does not divide over {process_count} processes; use a multiple of {process_count}")
+        self._share, self._prepare, self._number = batch // process_count, prepare, 0
+        self._seed, self._index, self._count = seed, process_index, process_count
+
+    def __iter__(self) -> SampleNumbers:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, self._index, self._count, self._number))
+        self._number += 1
+        return self._prepare(sample_numbers(self._share, self._index * self._share), rng)
+
+    def get_state(self) -> dict[str, int]:
+        return {"batches": self._number}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._number = state["batches"]
+
+    def close(self) -> None:
+        """Holds nothing open."""
+
+
 def one_pass(source, batch: int) -> Iterator[np.ndarray]:
     """Every image once, in order, as uint8 [batch, H, W, C]; the last block is shorter where `batch` does not divide the source."""
     for start in range(0, len(source), batch):
