@@ -24,6 +24,7 @@ SUMMARY = {
     "seeing": "what does a generator leave out? class statistics of real and fake images, FSD, and a report page",
     "segment": "label maps and overlays of a source's images; IoU where it has labels of its own",
     "embed": "photos as codes of a style-based generator (Image2StyleGAN), many at once; the same command again goes on",
+    "invert": "photos in, what the generator cannot draw of them out: reconstructions, classes lost, a page (layer inversion)",
     "edit": "morph, cross over, transfer expressions, mix styles: pictures and films of codes that `embed` or `sample` wrote",
     "data": "import a folder of images, or show what a source holds",
     "weights": "list, import and verify files of published networks",
@@ -216,6 +217,22 @@ def embed(argv: Sequence[str]) -> int:
     return 0
 
 
+def invert(argv: Sequence[str]) -> int:
+    from jaxgan.systems.layer_inversion_options import Options
+
+    options = parse_fields(Options, argv, "jaxgan invert", [field.name for field in dataclasses.fields(Options)]).resolved()
+    from jaxgan.invert_files import Interrupted
+    from jaxgan.systems import layer_inversion_command as command
+
+    try:
+        found = command.run(options, say=lambda line: print(line, file=sys.stderr))
+    except Interrupted as stopped:
+        print(f"{options.out}: {stopped}; the same command goes on from there", file=sys.stderr)
+        return 130
+    print(command.report(found, options.out))
+    return 0
+
+
 def edit(argv: Sequence[str]) -> int:
     command, argv = _choose("edit", argv, ("morph", "crossover", "transfer", "mixing", "truncation"))
     from jaxgan import edit as editing
@@ -320,6 +337,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "segment": segment,
     "seeing": seeing,
     "embed": embed,
+    "invert": invert,
     "edit": edit,
     "data": data,
     "weights": weights,
