@@ -15,13 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxgan.nets.layer_encoders import SLOPE, fresh_convolution, fresh_norm, normalise
-from jaxgan.nets.layers import DIMENSIONS, average_pool
+from jaxgan.nets.layer_encoders import SLOPE, fresh_convolution, fresh_norm
+from jaxgan.nets.layers import DIMENSIONS, average_pool, batch_normalise
 from jaxgan.nets.windows import max_pool
 
-PLACES = ("stem", "pool", "stage2", "stage3", "stage4")
-"""Where the network halves the map. For small images those places drop out from the second on: pool, stem, stage2, ..."""
 _DROPPED = ("pool", "stem", "stage2", "stage3", "stage4")
+"""The five places where the network halves the map, in the order in which small images do without."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ImageEncoder:
             raise ValueError(f"{self}: widths and blocks are at least 1, halvings 0 to 12")
 
     def stride(self, place: str) -> int:
-        """1 or 2 at one of ``PLACES``."""
+        """1 or 2, at 'stem', 'pool', 'stage2', 'stage3' or 'stage4'. 128 px lack the pool's, 64 px the stem's as well, ..."""
         return 1 if place in _DROPPED[: max(5 - self.halvings, 0)] else 2
 
 
@@ -70,17 +69,13 @@ def _blocks(encoder: ImageEncoder) -> list[tuple[str, int, int, int]]:
     return found
 
 
-def _has_shortcut(width: int, out: int, first_of_stage: bool) -> bool:
-    """Whether a block's way around has a convolution: also where a stage of equal width could halve, so that halvings fit one set of arrays."""
-    return first_of_stage or width != out
-
-
 def kernel_shapes(encoder: ImageEncoder) -> dict[str, tuple[int, int, int, int]]:
     """Shape (HWIO) of each kernel by name: 'stem', 'stage1.0.conv1', 'stage1.0.conv2', 'stage2.0.shortcut', ..., 'head'."""
     shapes = {"stem": (7, 7, 3, encoder.widths[0])}
     for name, width, out, _ in _blocks(encoder):
         shapes |= {f"{name}.conv1": (3, 3, width, out), f"{name}.conv2": (3, 3, out, out)}
-        if _has_shortcut(width, out, name.endswith(".0") and not name.startswith("stage1")):
+        # The first of stages 2 to 4 always has one, also where it neither halves nor widens: arrays do not depend on the halvings.
+        if width != out or (name.endswith(".0") and not name.startswith("stage1")):
             shapes[f"{name}.shortcut"] = (1, 1, width, out)
     return shapes | {"head": (1, 1, encoder.widths[3], encoder.outputs)}
 
@@ -134,7 +129,7 @@ def stages(
         # Zeros on both sides, as PyTorch: 'SAME' puts an odd one behind, which shifts what a stride reads.
         edges = [(size // 2, size // 2)] * 2
         x = lax.conv_general_dilated(x, layer["kernel"].astype(x.dtype), (stride, stride), edges, dimension_numbers=DIMENSIONS)
-        x, new[name] = normalise({part: layer[part] for part in ("gamma", "beta")}, stats[name], x, train)
+        x, new[name] = batch_normalise(x, layer["gamma"], layer["beta"], stats[name], train)
         return x
 
     x = images

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgan.nets.layers import BatchNorm, convolve
+from jaxgan.nets.layers import batch_normalise, convolve
 from jaxgan.nets.stylegan import pixel_norm
 
 SLOPE = 0.2
@@ -76,7 +76,7 @@ def official(layer: int, channels: Sequence[int] = OFFICIAL_CHANNELS) -> LayerEn
 def between(
     before: Sequence[int], after: Sequence[int], *, third: bool = True, pixel_norm: bool = True, unit_latent: bool = True
 ) -> LayerEncoder:
-    """The encoder of any layer that makes a map of shape ``after`` (h, w, C) from one of shape ``before``, or from a latent (Z,) or (rows, W).
+    """The encoder of any layer that makes a map ``after`` (h, w, C) from a map ``before``, or from a latent (Z,) or (rows, W).
 
     Raises:
       ValueError: sides of which one is not the same whole multiple of the other in both directions; names the shapes.
@@ -115,14 +115,6 @@ def fresh_norm(width: int) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     return {"gamma": ones, "beta": zeros}, {"mean": zeros, "variance": ones}
 
 
-def normalise(params: Mapping[str, jax.Array], stats: Mapping[str, jax.Array], x: jax.Array, train: bool) -> tuple[jax.Array, dict]:
-    """Batch normalisation with momentum 0.1 and epsilon 1e-5: (result, new statistics). ``train``: by the batch's own moments."""
-    if not train:
-        return BatchNorm().apply({"params": params, "stats": stats}, x, False), dict(stats)
-    y, changed = BatchNorm().apply({"params": params, "stats": stats}, x, True, mutable=["stats"])
-    return y, dict(changed["stats"])
-
-
 def init(encoder: LayerEncoder, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, stats), float32: kernels Kaiming normal, biases 0, batch norms as ``fresh_norm``."""
     params: dict[str, Any] = {}
@@ -157,7 +149,7 @@ def apply(
     for number, norm in enumerate(_norms(encoder), 1):
         layer = params[f"conv{number}"]
         x = convolve(x, layer["kernel"], "VALID" if encoder.latent is not None else "SAME") + layer["bias"].astype(x.dtype)
-        x, new[norm] = normalise(params[norm], stats[norm], x, train)
+        x, new[norm] = batch_normalise(x, **params[norm], running=stats[norm], train=train)
         x = jax.nn.leaky_relu(x, SLOPE)
     if encoder.latent is None:
         # A 1x1 convolution with a stride reads every stride-th pixel, from the first on.
