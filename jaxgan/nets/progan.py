@@ -159,13 +159,14 @@ def freeze(network: Generator, params: Tree, stats: Tree | None = None, *, minim
     """The same function with no factors and batch statistics left, and its 3x3 kernels ready for gradients with respect to images alone.
 
     What inversion runs, with stats {}. ``minimal``: minimal filtering where it pays (``jaxgan.nets.frozen``); None: on a CPU. Outputs
-    of smaller sides are left out.
+    of smaller sides stay where ``params`` has them.
     """
     minimal = jax.default_backend() == "cpu" if minimal is None else minimal
-    folded = {}
-    for i, name in enumerate(names(network)):
-        p = scaled(layout(network)[name], {leaf: params[name][leaf] for leaf in layout(network)[name]})
-        if network.batch_norm and name != "output":
+    folded, leaves = {}, layout(network, growing=True)
+    smaller = [name for name in leaves if name not in names(network) and name in params]
+    for i, name in enumerate((*names(network), *smaller)):
+        p = scaled(leaves[name], {leaf: params[name][leaf] for leaf in leaves[name]})
+        if network.batch_norm and not name.startswith("output"):
             scale = p["gamma"] * lax.rsqrt(stats[name]["variance"] + EPSILON)
             kernel, bias = p["kernel"] * scale, p["beta"] - stats[name]["mean"] * scale
         else:
