@@ -96,7 +96,42 @@ def chain(generator: Any, where: Any = "the generator", *, corner: tuple[int, in
     model = nested(generator.arrays, "model")
     if "G" not in params:
         raise ValueError(f"{where} holds no network G; its arrays are those of {', '.join(sorted({*params, *model})) or 'nothing'}")
-    return of_coco_gan(generator.config, params["G"], model.get("G", {}), digest(generator), corner=corner)
+    if generator.family == "coco_gan":
+        return of_coco_gan(generator.config, params["G"], model.get("G", {}), digest(generator), corner=corner)
+    state = model.get("G", {})
+    return of_progan(generator.config.generator(), params["G"], state.get("stats", {}), digest(generator), lod=float(state.get("lod", 0.0)))
+
+
+def of_progan(network: Any, params: Tree, stats: Tree, digest: str = "", *, lod: float = 0.0) -> Chain:
+    """The chain of a progressive GAN: ``nets.progan.Generator`` and its trees. Latents are z [Z], and enter the first layer alone.
+
+    ``lod``: the level of detail that growing has reached; images are doubled up to the generator's side.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jaxgan.nets import progan
+    from jaxgan.nets.stylegan import split_lod
+
+    folded, arrays = progan.freeze(network, *jax.tree.map(jnp.asarray, (params, stats)))
+    level, fade = split_lod(lod)
+
+    def forward(arrays: Tree, latents: Array, start: Any, edits: Mapping[str, Edit]) -> Array:
+        return progan.synthesise(folded, arrays, {}, latents, start=start, edits=edits, level=level, fade=fade)
+
+    return _chain(
+        family="progan",
+        digest=digest,
+        # a fading image is made of two activations: from the last two layers alone it cannot be made
+        names=progan.names(network)[: network.layers - 2 * level - (0 if fade is None else 2)],
+        latent=(network.latent_size,),
+        arrays=arrays,
+        normal_size=network.latent_size,
+        draw=lambda arrays, normal: jnp.asarray(normal),
+        mean=lambda arrays: jnp.zeros((network.latent_size,)),
+        forward=forward,
+        needs_latents=False,
+    )
 
 
 def of_style(generator: StyleGenerator) -> Chain:
@@ -141,7 +176,7 @@ def of_coco_gan(config: Any, params: Tree, model: Tree, digest: str = "", *, cor
     count = geometry.per_full if corner is None else (1, 1)
     patches = len(corners)
     params, model = jax.tree.map(jnp.asarray, (params, model))
-    normalised, _ = networks.normalise("G", params, model)
+    normalised = jax.jit(lambda params, model: networks.normalise("G", params, model)[0])(params, model)
 
     def assemble(activation: Array) -> Array:
         return coords.assemble(activation.reshape(-1, patches, *activation.shape[1:]), count)
