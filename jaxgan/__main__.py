@@ -286,7 +286,8 @@ def weights(argv: Sequence[str]) -> int:
         print(list_weights())
     elif command == "import":
         parser = Parser("jaxgan weights import", description="checks a file of a published network and puts it where commands find it")
-        parser.add_argument("name", help="a name of `jaxgan weights list`, or a family of generators: coco-gan, stylegan, mobile-stylegan")
+        families = "coco-gan, stylegan, mobile-stylegan, progan"
+        parser.add_argument("name", help=f"a name of `jaxgan weights list`, or a family of generators: {families}")
         parser.add_argument("file", help="safetensors, .npz, .pth, .h5 or .pkl (stylegan); a folder that holds it; its https:// address")
         parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
         parser.add_argument("--config", help="coco-gan only: the config file whose sizes the file's variables have")
