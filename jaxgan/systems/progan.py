@@ -117,14 +117,9 @@ def system(config: Config) -> System:
         return State(jnp.zeros((), jnp.int32), params, opt, model, {"G": jax.tree.map(jnp.copy, params["G"])}, {})
 
     def sample(state: State, key: jax.Array, n: int) -> jax.Array:
-        # batch statistics are those of the last generator: only parameters are averaged
-        params, model = state.ema.get("G", state.params["G"]), state.model["G"]
-        network, stats, dtype = config.generator(), model.get("stats", {}), jnp.dtype(config.dtype)
-
         def draw(z: jax.Array) -> jax.Array:
-            if "output4" in params:  # a finished generator has no outputs for smaller sides
-                return spread(nets.synthesise_at(network, params, stats, spread(z), model["lod"], dtype=dtype))
-            return spread(nets.synthesise(network, params, stats, spread(z), dtype=dtype))
+            # batch statistics are those of the last generator: only parameters are averaged
+            return spread(images(config, state.ema.get("G", state.params["G"]), state.model["G"], spread(z)))
 
         return growing.draw_in_blocks(draw, spread(jax.random.normal(key, (n, config.sizes[0]))), n, config.resolution)
 
@@ -140,6 +135,17 @@ def system(config: Config) -> System:
         stages=growing.make_stages(config, make_step),
         check=functools.partial(growing.check_groups, config),
     )
+
+
+def images(config: Config, params: Tree, model: Tree, z: jax.Array) -> jax.Array:
+    """[N, R, R, C] in [-1, 1] from latents [N, Z]: at the level of detail in ``model['lod']``, where the generator still grows.
+
+    ``model``: {'stats', 'lod'}, as in ``State.model['G']``; of a finished generator either may be missing.
+    """
+    network, stats, dtype = config.generator(), model.get("stats", {}), jnp.dtype(config.dtype)
+    if "output4" in params and "lod" in model:  # a finished generator has no outputs for smaller sides
+        return nets.synthesise_at(network, params, stats, z, model["lod"], dtype=dtype)
+    return nets.synthesise(network, params, stats, z, dtype=dtype)
 
 
 def make_step(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgan import configure, generators, parallel, report, weights
+from jaxgan import configure, generators, parallel, report, viz, weights
+from jaxgan.__main__ import main
 from jaxgan.nets import progan as nets
 from jaxgan.nets import stylegan_discriminator
 from jaxgan.play import half_life_decay
@@ -122,17 +123,44 @@ def test_what_is_drawn_while_it_grows_is_the_averaged_generator_at_its_level_of_
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=f"lod {lod}")
 
 
-def test_a_finished_generator_that_was_saved_draws_what_the_run_draws(tmp_path):
-    """Only what an image of the full side needs is saved: no outputs of smaller sides, no discriminator."""
-    config, state = SMALL, filled(SMALL)
-    kept = {name: state.ema["G"][name] for name in nets.names(config.generator())}
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A finished generator with only what an image of the full side needs: no outputs of smaller sides, no discriminator."""
+    state = filled(SMALL)
+    kept = {name: state.ema["G"][name] for name in nets.names(SMALL.generator())}
     arrays = {f"params/G/{name}/{leaf}": np.asarray(array) for name, layer in kept.items() for leaf, array in layer.items()}
-    plain = configure.to_json(configure.Experiment(config))["model"]
-    weights.save_generator(tmp_path / "g", "progan", plain, {**arrays, "model/G/lod": np.float32(0)}, {})
-    found = generators.drawing(generators.open_generator(tmp_path / "g"))(7, 0)
+    plain = configure.to_json(configure.Experiment(SMALL))["model"]
+    folder = tmp_path_factory.mktemp("generators") / "small"
+    weights.save_generator(folder, "progan", plain, {**arrays, "model/G/lod": np.float32(0)}, {})
+    return folder
+
+
+def test_a_finished_generator_that_was_saved_draws_what_the_run_draws(saved):
+    found = generators.drawing(generators.open_generator(saved))(7, 0)
     key = jax.random.fold_in(jax.random.key(np.uint32(7)), np.uint32(0))
-    expected = quick(lambda state: config.system().sample(state, key, generators.DRAWN_AT_ONCE))(state)
+    expected = quick(lambda state: SMALL.system().sample(state, key, generators.DRAWN_AT_ONCE))(filled(SMALL))
     assert np.abs(found.astype(int) - generators.quantise(expected)).max() <= 1
+
+
+def test_sample_writes_the_images_of_the_published_latents(saved, tmp_path):
+    z = np.random.RandomState(3).standard_normal(5 * 8).reshape(5, 8).astype(np.float32)
+    expected = quick(lambda params: nets.synthesise(SMALL.generator(), params, {}, z))(filled(SMALL).ema["G"])
+    assert main(["sample", str(saved), "--out", str(tmp_path / "many"), "--n", "5", "--seed", "3", "--batch", "2"]) == 0
+    files = sorted((tmp_path / "many").iterdir())
+    assert [path.name for path in files] == [f"{i:06d}.png" for i in range(5)]
+    found = np.stack([viz.read_png(path) for path in files])
+    assert np.abs(found.astype(int) - generators.quantise(expected)).max() <= 1
+    assert main(["sample", str(saved), "--out", str(tmp_path / "grid.png"), "--n", "5", "--seed", "3", "--batch", "2"]) == 0
+    np.testing.assert_array_equal(viz.read_png(tmp_path / "grid.png"), viz.grid(found))
+
+
+def test_sample_refuses_what_it_cannot_make_with_nothing_written(saved, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    for words, said in ((["--n", "0"], "--n is 0: give at least 1"), (["--out", str(tmp_path / "full")], "not an empty folder")):
+        assert main(["sample", str(saved), "--out", str(tmp_path / "new"), *words]) != 0
+        assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "mine.txt"]
 
 
 def test_batch_statistics_move_where_there_are_any():
