@@ -54,7 +54,7 @@ def read_encoder(path: str | Path, *, side: int = 256, target_side: int = 8, lay
     if "layer5.conv5.weight" in arrays:
         return of_image(arrays, side, target_side, path)
     if layer is None:
-        raise ValueError(f"{path} may be the encoder of one layer, and does not say of which: give its number")
+        raise ValueError(f"{path} holds neither all encoders nor that of images; if it is that of one layer, give the layer's number")
     return of_layer(arrays, layer, path)
 
 
