@@ -99,6 +99,8 @@ def run(
     networks = networks if networks is not None else open_networks(options, chain, small)
     starts = _starts(chain, options, photos)
     problems = {name: _prepare(name, options, small, networks) for name in options.method}
+    if options.start == "search":
+        problems["start"] = _prepare("a", options, small, networks)
     about = {
         "format": output.KIND.format,
         "program": _program(),
@@ -111,6 +113,7 @@ def run(
         "networks": {"perceptual": None if networks.perceptual is None else dict(networks.perceptual.about)}
         | {"lpips": "not measured" if networks.lpips is None else "v0.1 on VGG-16"},
         "start": {name: digest for name, (_, digest) in starts.items()} or None,
+        "methods": {name: _words(name, options) for name in options.method},
         "options": options.as_json() | {"layers": _layers(problems)},
         "photos": [{"name": p.name, "path": str(p.path), "sha256": p.digest, "size": list(p.size)} for p in photos],
         "rejects": rejects,
@@ -152,7 +155,7 @@ def open_networks(options: Options, chain: Chain, small: Chain) -> Networks:
 
             found[name] = open_encoder(getattr(options, name), chain)
     path = options.vgg or None
-    if "f" in options.method and options.perceptual_weight:
+    if ("f" in options.method and options.perceptual_weight) or options.latent_perceptual_weight:
         found["perceptual"] = corrections.open_perceptual(min(small.image[:2]), path=path)
     if min(chain.image[:2]) >= LPIPS_LEAST and not path:
         try:
@@ -171,7 +174,13 @@ def _prepare(method: str, options: Options, small: Chain, networks: Networks) ->
         perceptual_distance=options.perceptual_distance,
         correction_weight=options.correction_weight,
     )
-    searched = latents.Options(optimiser=options.latent_optimiser, steps=options.latent_steps, learning_rate=options.latent_learning_rate)
+    searched = latents.Options(
+        optimiser=options.latent_optimiser,
+        steps=options.latent_steps,
+        learning_rate=options.latent_learning_rate,
+        perceptual_weight=options.latent_perceptual_weight,
+        perceptual_distance=options.perceptual_distance,
+    )
     encoder = networks.end_to_end if method in END_TO_END else networks.encoder
     if method == "f" and options.resolution is not None:
         encoder = None  # it looks at whole images; its latents are a start all the same, see _invert
@@ -229,6 +238,13 @@ def _invert(job, method, group, images, truth, saved, clock, title, stop, say) -
     compared = np.asarray(perceptual.resize(jnp.asarray(images.astype(np.float32) / 127.5 - 1.0), job.small.image[:2]))
     if problem is None:
         return methods.decode(method, job.small, compared, start)
+    given = (digests, truth, clock, stop, say)
+    if method == "f" and "start" in job.problems:
+        start = _search(job, "a", job.problems["start"], compared, None, start, saved / "start", f"{title}, latent", *given).latents
+    return _search(job, method, problem, compared, encoder, start, saved, title, *given)
+
+
+def _search(job, method, problem, compared, encoder, start, saved, title, digests, truth, clock, stop, say) -> Inverted:
     steps, shown = problem.options.steps, [0]
     chunk = CHUNK if jax.default_backend() == "cpu" else 5 * CHUNK
     with bar(f"{title}, steps", steps) as advance:
@@ -279,6 +295,15 @@ def _class_names(segmenter: Segmenter, options: Options) -> tuple[str, ...]:
     return segmenter.classes
 
 
+def _words(method: str, options: Options) -> str:
+    """What a method is called in the tables; f by what it begins with."""
+    if method != "f" or (options.encoder != "none" and not options.start):
+        return methods.METHODS[method]
+    begun = "mean latent" if options.encoder == "none" else "layered encoder"
+    begun = "given codes" if options.start.startswith("codes:") else f"{begun}, search of the latent" if options.start else begun
+    return f"{begun}, then corrections of layers"
+
+
 def _about_encoder(encoder: Any) -> dict[str, Any] | None:
     return None if encoder is None else {"sha256": corrections.about_networks(None, encoder)["encoder"]}
 
@@ -290,7 +315,7 @@ def _layers(problems: Mapping[str, Problem | None]) -> list[str] | None:
 
 def _starts(chain: Chain, options: Options, photos: Sequence[Photo]) -> dict[str, tuple[Path, str]]:
     """The codes that 'codes:' names. FileNotFoundError: none for a photo. ValueError: a code of another generator."""
-    if not options.start:
+    if not options.start.startswith("codes:"):
         return {}
     place = Path(options.start.partition(":")[2]).expanduser()
     found = {}

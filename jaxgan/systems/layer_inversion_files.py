@@ -132,10 +132,16 @@ def comparison(target: np.ndarray, images: Mapping[str, np.ndarray]) -> np.ndarr
 
 
 def is_done(out: Path, photo: Photo, methods: Sequence[str]) -> bool:
-    """Whether the photo's folder is there; it is whole then. ValueError: a file in it is damaged."""
+    """Whether the photo's folder is there; it is whole then. ValueError: a file in it is damaged since."""
     for method in methods:
         path = _folder(out, photo.name, method, methods) / "inversion.safetensors"
-        if not path.is_file() or codes.read(path).about["photo"]["sha256"] != photo.digest:
+        if not path.is_file():
+            return False
+        try:
+            found = codes.read(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove {out / photo.name} to invert this photo again") from error
+        if found.about["photo"]["sha256"] != photo.digest:
             return False
     return True
 
@@ -172,7 +178,7 @@ def finish(
             lost = [entry.name for entry in entries if entry.lost]
             rows.append({"name": photo.name, "method": method, **codes.read(place).about["result"], "lost": lost})
     main = tables[methods[-1]]
-    summary = {"main": methods[-1], "methods": _means(rows, methods), "classes": pairs.summary(main)}
+    summary = {"main": methods[-1], "methods": _means(rows, methods, run["methods"]), "classes": pairs.summary(main)}
     wanted = list(rank) or [row["class"] for row in summary["classes"] if row["lost"]]
     ranking = {name: pairs.ranking(main, name) for name in wanted}
     run = {**run, "table": rows, "summary": summary, "ranking": ranking}
@@ -196,14 +202,12 @@ def finish(
     return run
 
 
-def _means(rows: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _means(rows: Sequence[Mapping[str, Any]], methods: Sequence[str], names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """By method its name and the mean of each number over the photos that have it."""
-    from jaxgan.systems.layer_inversion_methods import METHODS
-
     means: dict[str, dict[str, Any]] = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
-        means[method] = {"name": METHODS[method]}
+        means[method] = {"name": names[method]}
         for key in layer_inversion_page.COLUMNS:
             values = [len(row["lost"]) if key == "lost" else row.get(key) for row in own]
             there = [value for value in values if value is not None]

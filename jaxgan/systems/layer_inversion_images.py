@@ -42,20 +42,24 @@ def at_resolution(chain: Chain, resolution: int | None) -> Chain:
 
 def generated(chain: Chain, count: int, seed: int) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
     """By name `count` images of the chain, uint8 [H, W, C], and {'z': latent, chain.target: activation} of each; a function of the seed."""
-    if not count:
-        return {}
-
-    @jax.jit
-    def draw(arrays: Any, key: jax.Array) -> Any:
-        latent = chain.draw(arrays, jax.random.normal(key, (1, chain.normal_size)))
-        images, kept = chain.run(arrays, latent, keep=(chain.target,))
-        return images[0], {codes.LATENT: latent[0], chain.target: kept[chain.target][0]}
-
-    found = {}
-    for number, key in enumerate(jax.random.split(jax.random.key(seed), count)):
-        image, truth = jax.device_get(draw(chain.arrays, key))
-        found[f"generated-{number:04d}"] = (quantise(image[None])[0], truth)
+    draw, found = _drawing_own(chain.draw, chain.run, chain.target), {}
+    for number in range(count):
+        normal = jax.random.normal(jax.random.fold_in(jax.random.key(seed), number), (1, chain.normal_size))
+        images, latents, kept = jax.device_get(draw(chain.arrays, normal))
+        found[f"generated-{number:04d}"] = (quantise(images)[0], {codes.LATENT: latents[0], chain.target: kept[chain.target][0]})
     return found
+
+
+@functools.lru_cache(4)
+def _drawing_own(draw: Any, run: Any, target: str) -> Any:
+    """``(arrays, normal [N, Z]) -> (images, latents, {target: activation})``, compiled once for a generator."""
+
+    def made(arrays: Any, normal: jax.Array) -> Any:
+        latents = draw(arrays, normal)
+        images, kept = run(arrays, latents, keep=(target,))
+        return images, latents, kept
+
+    return jax.jit(made)
 
 
 def whole_images(chain: Chain, small: Chain, found: Inverted) -> np.ndarray:

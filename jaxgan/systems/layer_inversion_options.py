@@ -36,7 +36,8 @@ class Options:
     """a search of the latent; b encoder trained end to end; c b, then a search of the latent; d layered encoder; e d, then a search of the
     latent; f d, then corrections of layers (the paper's). Several are compared in one table; all: a b c d e f."""
     start: str = ""
-    """codes:PATH: f begins with these codes of `jaxgan embed` (a file, or a folder by the photos' names)."""
+    """f begins: search, with a search of the latent from the encoder's or the mean one; codes:PATH, with codes of `jaxgan embed` (a file or
+    a folder by the photos' names); none given, with the encoder's or the mean latent itself."""
     layers: tuple[str, ...] = ()
     """f: layers that are corrected, z for the latent; none given: all before the target layer."""
     steps: int = 3000
@@ -50,11 +51,13 @@ class Options:
     correction_weight: float = 1.0
     """f: of the corrections' mean squares."""
     latent_steps: int = 3000
-    """a, c, e: of the search of the latent."""
+    """a, c, e, --start search: of the search of the latent."""
     latent_optimiser: str = "lbfgs"
-    """a, c, e: lbfgs or adam."""
+    """Of that search: lbfgs or adam."""
     latent_learning_rate: float = 0.1
-    """a, c, e: of adam."""
+    """Of that search: of adam."""
+    latent_perceptual_weight: float = 0.0
+    """Of that search: of VGG-16's maps; the published ones compare pixels (and c and e the encoder's estimates)."""
     resolution: int | None = None
     """Side at which photo and image are compared in a search, by means over pixels; none given: the generator's own."""
     crop: str = "exact"
@@ -99,7 +102,13 @@ class Options:
         for name in ("steps", "latent_steps", "batch", "shown"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        for name, least in (("learning_rate", 1e-12), ("latent_learning_rate", 1e-12), ("perceptual_weight", 0), ("correction_weight", 0)):
+        for name, least in (
+            ("learning_rate", 1e-12),
+            ("latent_learning_rate", 1e-12),
+            ("perceptual_weight", 0),
+            ("correction_weight", 0),
+            ("latent_perceptual_weight", 0),
+        ):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= least):
                 rule = "above 0" if least else "of at least 0"
                 raise ValueError(f"--{name} is {getattr(self, name)}; it must be a finite number {rule}")
@@ -115,11 +124,11 @@ class Options:
                 raise ValueError(f"method {needing[0]} begins with an encoder: name its workdir with --{option}, or leave the method out")
         if self.end_to_end != "none" and not set(self.method) & set(END_TO_END):
             raise ValueError("--end_to_end belongs to the methods b and c: name one of them, or leave it out")
-        if self.start and self.start.partition(":")[0] != "codes" or self.start == "codes:":
-            raise ValueError(f"--start is {self.start!r}; use codes:PATH, or leave it out")
+        if self.start not in ("", "search") and (not self.start.startswith("codes:") or self.start == "codes:"):
+            raise ValueError(f"--start is {self.start!r}; use search or codes:PATH, or leave it out")
         if self.start and "f" not in self.method:
             raise ValueError("--start belongs to the method f: name it, or leave the start out")
-        if self.start and self.generated:
+        if self.start.startswith("codes:") and self.generated:
             raise ValueError("--start names codes of photos; generated images have none: leave it out")
         if self.resolution is not None and set(self.method) & {"c", "e"}:
             raise ValueError("methods c and e compare what an encoder says of whole images: leave --resolution out, or these methods")

@@ -129,14 +129,14 @@ def _pairs(gallery: seeing_gallery.Gallery, shown: Sequence[Shown]) -> dict[str,
             picture = seeing_gallery.enlarge(what.image)
             gallery.shown[f"{key}-{side}"] = gallery.shown[f"{key}-{side}-marked"] = seeing_gallery.jpeg(picture)
             if lost and what is one.photo:
-                gallery.shown[f"{key}-{side}-marked"] = seeing_gallery.jpeg(seeing_overlay.highlight(picture, gone))
+                gallery.shown[f"{key}-{side}-marked"] = seeing_gallery.jpeg(seeing_overlay.outline(picture, gone))
             drawn = seeing_overlay.render(what.labels, seeing_overlay.palette(), size=picture.shape[:2])
             gallery.shown[f"{key}-{side}-labels"] = seeing_gallery.png(drawn)
             views.append({"side": side, "plain": f"{key}-{side}", "marked": f"{key}-{side}-marked"})
             maps.append({"side": f"{side}, classes,", "plain": f"{key}-{side}", "marked": f"{key}-{side}-labels"})
         words = ", ".join(f"{entry.name} {seeing_page.percent(100 * entry.photo)} %" for entry in lost)
         tiles.append({"name": one.name, "side": "pair", "about": f"lost: {words}" if lost else "nothing lost", "views": views + maps})
-    about = "left the photo, its lost classes marked, and right what the generator makes of it; below the classes of both"
+    about = "left the photo, its lost classes outlined, and right what the generator makes of it; below the classes of both"
     return {"label": -1, "name": "all pairs", "kind": "pairs", "about": about, "images": tiles}
 
 

@@ -109,9 +109,15 @@ def highlight(image: np.ndarray, mask: np.ndarray, colour: Sequence[int] = OUTLI
       image: uint8 [H, W, 3]. mask: bool [h, w], zoomed to the image. colour: of the line.
     """
     mask = zoom(np.asarray(mask, bool), image.shape[:2])
+    return outline(np.where(mask[..., None], image, image // 2), mask, colour)
+
+
+def outline(image: np.ndarray, mask: np.ndarray, colour: Sequence[int] = OUTLINE) -> np.ndarray:
+    """uint8 [H, W, 3]: the image with a line around `mask` (bool [h, w], zoomed to the image) two pixels wide."""
+    mask = zoom(np.asarray(mask, bool), image.shape[:2])
     line = border(mask)
     line |= border(mask | line)
-    picture = np.where(mask[..., None], image, image // 2)
+    picture = image.copy()
     picture[line] = colour
     return picture
 

@@ -65,6 +65,18 @@ def test_highlight_keeps_the_class_and_darkens_the_rest() -> None:
     assert (picture[7, 8] == overlay.OUTLINE).all() and (picture[6, 6] == overlay.OUTLINE).all() and (picture[5, 8] == 100).all()
 
 
+def test_an_outline_changes_two_pixels_around_the_mask_alone() -> None:
+    image = np.full((32, 32, 3), 200, np.uint8)
+    mask = np.zeros((32, 32), bool)
+    mask[8:16, 8:16] = True
+    picture = overlay.outline(image, mask)
+    line = np.zeros((32, 32), bool)
+    line[6:18, 6:18] = True
+    line[8:16, 8:16] = False
+    np.testing.assert_array_equal((picture == overlay.OUTLINE).all(-1), line)
+    assert (picture[~line] == 200).all() and (image == 200).all()
+
+
 def test_tint_leaves_nothing_found_grey() -> None:
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8)
     labels = np.zeros((4, 4), int)
