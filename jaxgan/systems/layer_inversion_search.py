@@ -168,7 +168,7 @@ def search(
         "seed": str(seed),
         "networks": json.dumps(problem.about, sort_keys=True),
     }
-    about |= {name: json.dumps(value) for name, value in options.items()}
+    about |= {name: json.dumps(value) for name, value in {"image": chain.image, **options}.items()}
     about["sha256 of the start"] = arrays_checksum({"latents": np.asarray(latents)})
 
     def look(now: invert.Run) -> bool:
