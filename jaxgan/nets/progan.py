@@ -286,7 +286,7 @@ def _output(network: Generator, params: Tree, side: int, x: jax.Array) -> jax.Ar
     name = "output" if side == network.resolution else f"output{side}"
     p = scaled(layout(network, growing=True)[name], params[name])
     x = at_least_float32(convolve(pixel_norm(x) if _normalised(network, "output") else x, p["kernel"]))
-    return (x * p["scale"] if "scale" in p else x) + p["bias"]
+    return (x * p["scale"].astype(x.dtype) if "scale" in p else x) + p["bias"].astype(x.dtype)
 
 
 def _normalised(network: Generator, name: str) -> bool:
