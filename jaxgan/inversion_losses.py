@@ -1,6 +1,6 @@
 """Distances and losses of layer inversion: how far estimated activations, latents and images are from the true ones.
 
-Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019, sections 3.2 and 3.3. Where its published code and the paper differ, both are
+Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019. Where its published code and the paper differ, both are
 here and the code's is the default. Arrays are [N, h, w, C] or latents [N, Z]: cosines run over the last axis.
 """
 
@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxgan.losses import safe_norm
+from jaxgan.losses import absolute_error, safe_norm
 
 REGENERATION_WEIGHT = 0.01
-"""lambda_R: the weight of |r_i - g_i(e_i(r_i))| beside the estimate's own error (equation 4)."""
+"""lambda_R: the weight of |r_i - g_i(e_i(r_i))| beside the estimate's own error."""
 IMAGE = "x"
 """Name of the image among the things that terms compare."""
 
@@ -42,13 +42,8 @@ def mean_square(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.square(a - b).mean()
 
 
-def mean_absolute(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean absolute difference over every value."""
-    return jnp.abs(a - b).mean()
-
-
-DISTANCES = {"cosine": cosine_error, "absolute": mean_absolute}
-"""How a layer's encoder may be trained: 'cosine' as the published code, 'absolute' as equations 3 and 4 of the paper."""
+DISTANCES = {"cosine": cosine_error, "absolute": absolute_error}
+"""How a layer's encoder may be trained: 'cosine' as the published code, 'absolute' by L1 as the paper."""
 
 
 def layer_terms(
@@ -71,7 +66,7 @@ def layer_terms(
 
 
 def layer_loss(terms: Mapping[str, jax.Array], weight: float = REGENERATION_WEIGHT) -> jax.Array:
-    """estimate + weight * regenerate (equation 4), from ``layer_terms``."""
+    """estimate + weight * regenerate, from ``layer_terms``."""
     return terms["estimate"] + weight * terms["regenerate"]
 
 

@@ -1,6 +1,6 @@
 """The encoders of layer inversion in one: an image -> estimates of every early activation, from the target r down to z.
 
-E(x) = e_1(e_2(... e_t(e_f(x)))), section 3.2 of Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019.
+E(x) = e_1(e_2(... e_t(e_f(x)))), as in Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019.
 """
 
 from __future__ import annotations

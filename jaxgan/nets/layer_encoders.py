@@ -1,6 +1,6 @@
 """Encoders that undo one layer of a generator: r_i, what the layer gives, -> r_(i-1), what it was given.
 
-Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019, section 3.2; networks, initial values and strides are those of the published
+Bau et al., "Seeing What a GAN Cannot Generate", ICCV 2019; networks, initial values and strides are those of the published
 code. All maps are NHWC. An encoder is a description (``LayerEncoder``, static), its parameters {'conv1': {'kernel', 'bias'}, 'norm1':
 {'gamma', 'beta'}, ...} and its batch statistics {'norm1': {'mean', 'variance'}, ...}.
 """
