@@ -2,8 +2,8 @@
 
     loss = mean |x - G(z)| + 0.25 mean (E(x) - E(G(z)))^2
 
-with E the encoder's estimate of the target activation (Bau et al., ICCV 2019, and its published code); without an encoder the images
-alone are compared. Adam, or L-BFGS with a zoom line search; the published code's L-BFGS keeps ten pairs.
+with E the encoder's estimate of the latent (Bau et al., ICCV 2019, and its published code); without an encoder the images alone are
+compared. Adam, or L-BFGS with a zoom line search; the published code's L-BFGS keeps ten pairs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from jaxgan.systems.layer_inversion_corrections import (
+    LATENT,
     about_networks,
     activation_parts,
     check_weights,
@@ -49,7 +50,7 @@ class Options:
     pixel_weight: float = 1.0
     perceptual_weight: float = 0.0
     encoder_weight: float = 0.25
-    """Of the mean square difference of the encoder's estimates of the target activation; not used without an encoder."""
+    """Of the mean square difference of the encoder's estimates of the latent; not used without an encoder."""
     perceptual_distance: str = "absolute"
     """'absolute' or 'squared'."""
     trials: int = 10
@@ -75,7 +76,7 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
       chain: from ``chains.open_chain``.
       options: the loss and the optimiser.
       perceptual: needed where its weight is not 0.
-      encoder: ``arrays`` and ``encode(arrays, images) -> {..., chain.target: activation}``; None: images alone are compared.
+      encoder: ``arrays`` and ``encode(arrays, images) -> {'z': latents, chain.target: activation, ...}``; None: images alone are compared.
 
     Raises:
       ValueError: a weight for maps without a network.
@@ -87,8 +88,8 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
         images, kept = chain.run(frozen["chain"], variables["latents"], keep=(chain.target,))
         total, parts = image_parts(options, perceptual, frozen, images, targets)
         if encoder is not None and options.encoder_weight:
-            again = encoder.encode(frozen["encoder"], images)[chain.target]
-            parts["encoder"] = jnp.square(again - targets["estimate"]).mean((1, 2, 3))
+            again = encoder.encode(frozen["encoder"], images)[LATENT]
+            parts["encoder"] = jnp.square(again - targets["seen"]).mean(tuple(range(1, again.ndim)))
             total = total + options.encoder_weight * parts["encoder"]
         return total, parts | activation_parts(kept[chain.target], targets)
 
@@ -96,7 +97,8 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     def begin(frozen: Tree, images: jax.Array, latents: jax.Array, truth: Tree) -> tuple[Tree, Tree]:
         targets = image_targets(options, perceptual, frozen, images)
         if encoder is not None:
-            targets["estimate"] = encoder.encode(frozen["encoder"], images)[chain.target]
+            found = encoder.encode(frozen["encoder"], images)
+            targets |= {"estimate": found[chain.target], "seen": found[LATENT]}
         if chain.target in truth:
             targets["activation"] = truth[chain.target]
         return {"latents": latents}, targets
