@@ -81,9 +81,10 @@ def sample(argv: Sequence[str]) -> int:
 
     generator = open_generator(argv[0])
     name = f"jaxgan.systems.{generator.family}_command"
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
-        labels = "; `jaxgan segment` writes its label maps" if generator.family == "segmentation" else ""
-        raise ValueError(f"{argv[0]} is a run of the family {generator.family}, which draws no images{labels}")
+    instead = {"segmentation": "`jaxgan segment` writes its label maps", "layer_inversion": "`jaxgan invert` uses its encoders"}
+    if generator.family in instead or (name not in sys.modules and importlib.util.find_spec(name) is None):
+        hint = f"; {instead[generator.family]}" if generator.family in instead else ""
+        raise ValueError(f"{argv[0]} is a run of the family {generator.family}, which draws no images{hint}")
     command = importlib.import_module(name)
     known = [field.name for field in dataclasses.fields(command.Options)]
     options = parse_fields(command.Options, argv[1:], f"jaxgan sample {argv[0]}", known)
