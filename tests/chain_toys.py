@@ -32,7 +32,11 @@ def progressive(growing: bool = False, **changes):
     def moved(tree):
         return jax.tree.map(lambda a: np.asarray(a) + rng.normal(0, 0.2, a.shape).astype(np.float32), tree)
 
-    return network, moved(params), jax.tree.map(np.abs, moved(stats))
+    params = moved(params)
+    for layer in params.values():
+        if "bias" in layer:  # away from pixels that are almost 0, where pixel norm turns a small step into a large one
+            layer["bias"] = layer["bias"] + np.float32(0.5)
+    return network, params, jax.tree.map(np.abs, moved(stats))
 
 
 def coco(**changes):
