@@ -9,8 +9,8 @@ Hardware:   1 CPU core.
 Expected:   12 minutes: 80 s of compiling, 1 for the layers, 5 each for the image encoder and the joint training.
 Measured:   seconds of a step: layers 0.005 to 0.016, image 0.29, joint 0.37. Not run to its end yet.
 
-Chosen for a short run, away from the published recipe: about a thousand steps in place of 10,000 and 100,000, higher rates, batches of 16, and
-an image encoder of narrow stages.
+Chosen for a short run, away from the published recipe: about a thousand steps in place of 10,000 and 100,000, higher rates, batches of
+16, and an image encoder of narrow stages.
 """
 
 import dataclasses
