@@ -266,7 +266,7 @@ def zipped(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name in names:
-            archive.writestr(name, b"x")
+            archive.writestr(zipfile.ZipInfo(name), b"x")  # without the time of day, which would name the tests otherwise in each process
     return file.getvalue()
 
 
@@ -292,6 +292,7 @@ def zipped(*names: str) -> bytes:
         (bytes(300), "of no known kind"),
         (np.lib.format.magic(1, 0) + bytes(20), "single .npy array"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)}B",
 )
 def test_a_wrong_file_says_what_it_is(tmp_path, content, message, suffix):
     (tmp_path / f"vgg16{suffix}").write_bytes(content)
