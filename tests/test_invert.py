@@ -53,6 +53,18 @@ def assert_same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+def test_adam_s_first_updates_are_as_exact_as_float32():
+    rng = np.random.default_rng(3)
+    gradients = rng.normal(size=(6, 40)).astype(np.float32)
+    tx, m, v = invert.adam(lambda count: 0.01 * 0.5**count), 0.0, 0.0
+    state = tx.init(jnp.zeros(40))
+    for t, g in enumerate(gradients.astype(np.float64), 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        expected = -0.01 * 0.5 ** (t - 1) * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        update, state = tx.update(jnp.asarray(g, jnp.float32), state)
+        np.testing.assert_allclose(update, expected, rtol=2e-6, atol=1e-10)
+
+
 def test_adam_and_its_schedule_follow_the_formulas_in_double_precision():
     rate, steps = 0.1, 40
     schedule = invert.ramp(rate, steps, up=0.1, down=0.5)

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgan import invert
 from jaxgan import perceptual as comparison
 from jaxgan.arrays import arrays_checksum
 from jaxgan.inversion_losses import cosine
@@ -252,4 +253,4 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
         return images, latents, variables, kept
 
     frozen, about = frozen_arrays(chain, perceptual, encoder), about_networks(perceptual, encoder)
-    return Problem("corrections", chain, options, loss, optax.adam(rates(options)), frozen, begin, show, about)
+    return Problem("corrections", chain, options, loss, invert.adam(rates(options)), frozen, begin, show, about)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgan import invert
 from jaxgan.systems.layer_inversion_corrections import (
     LATENT,
     about_networks,
@@ -111,6 +112,6 @@ def prepare(chain: Chain, options: Options | None = None, *, perceptual: Percept
     if options.optimiser == "lbfgs":
         tx = optax.lbfgs(memory_size=10, linesearch=optax.scale_by_zoom_linesearch(options.trials))
     else:
-        tx = optax.adam(options.learning_rate)
+        tx = invert.adam(options.learning_rate)
     frozen, about = frozen_arrays(chain, perceptual, encoder), about_networks(perceptual, encoder)
     return Problem("latents", chain, options, loss, tx, frozen, begin, show, about)
