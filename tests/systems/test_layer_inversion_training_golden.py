@@ -1,5 +1,5 @@
 """The stages as they run in the loop against the published loops: twelve steps of a layer's encoder, with gradients cleared and never
-cleared, eight of the image encoder, and the losses of the composition, on small networks of 128 px."""
+cleared, three of the image encoder, and the losses of the composition, on small networks of 128 px."""
 
 from __future__ import annotations
 
@@ -87,13 +87,13 @@ def test_twelve_steps_of_a_layers_encoder(golden, latents, name, accumulate):
 
 
 @pytest.mark.slow
-def test_eight_steps_of_the_image_encoder(golden, latents):
+def test_the_first_steps_of_the_image_encoder(golden, latents):
     """Accumulation does not concern it: the published loop of this stage clears its gradients."""
     made, state = begin(golden, "image", ("image",), accumulate=True)
-    losses, _ = follow(made, state, latents, 8)
+    losses, _ = follow(made, state, latents, 3)
     np.testing.assert_allclose(losses[0], golden["resnet/adam8_lr0.01/loss"][0], rtol=1e-5)
-    # The frozen generator rounds in other places, and Adam's first steps are of 0.01 whatever the size of a gradient.
-    np.testing.assert_allclose(losses, golden["resnet/adam8_lr0.01/loss"], rtol=1e-2)
+    # the later ones hang on the signs of gradients near 0: see the same trace in tests/test_inversion_losses.py
+    np.testing.assert_allclose(losses, golden["resnet/adam8_lr0.01/loss"][:3], rtol=1e-3)
 
 
 @pytest.mark.slow
