@@ -133,11 +133,13 @@ def _unchanged(state: State) -> State:
 
 
 def open_data(system: System, data: configure.Data) -> Any:
-    """The images that a run reads; None where the system reads none (``System.records`` is 0).
+    """What a run reads: images, or what ``System.reads`` opens; None where the system reads none (``System.records`` is 0).
 
     Raises:
       ValueError: as ``pipeline.open_source``; or fields of ``data`` were set for a system that reads none.
     """
+    if system.reads:
+        return system.reads.open(data)
     if system.records:
         return (pipeline.open_labelled if system.labels else pipeline.open_source)(data, system.image)
     set_here = [f.name for f in dataclasses.fields(data) if getattr(data, f.name) != f.default]
@@ -151,7 +153,10 @@ def open_data(system: System, data: configure.Data) -> Any:
 
 def batch_shapes(system: System, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and dtypes of a global batch of so many samples, from what ``prepare`` makes of black images; reads no data."""
-    black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)} if system.records else pipeline.sample_numbers(2)
+    if system.reads:
+        black = system.reads.blank(2)
+    else:
+        black = {"image": np.zeros((2 * system.records, *system.image), np.uint8)} if system.records else pipeline.sample_numbers(2)
     if system.labels:
         black["label"] = np.zeros((2 * system.records, *system.image[:2]), np.uint8)
     probe = system.prepare(black, np.random.default_rng(0))

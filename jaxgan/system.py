@@ -1,4 +1,4 @@
-"""The contract that every system keeps: five small tuples, and nothing else.
+"""The contract that every system keeps: six small tuples, and nothing else.
 
 All systems are games between players that own networks; embedding and inversion are games with one player. A system is built once
 from static choices (``coco_gan.system(config)``) and is then a handful of pure functions over arrays, so that one training loop, one
@@ -76,6 +76,17 @@ class Stage(NamedTuple):
     """``enter(state) -> state`` before its first step, also of the first stage: for instance fresh optimisers. Shapes stay."""
 
 
+class Reads(NamedTuple):
+    """What a run reads where that is no set of single images: pairs of frames of a clip, say."""
+
+    open: Callable[[Any], Any]
+    """``open(data: configure.Data) -> source``, with ``len(source)``; ``source.draw(i, rng) -> {'image': uint8 [k, H, W, C], ...}``, a sample
+    of record i chosen by numpy's generator; and ``source[i]``, a choice that is always the same. Raises ValueError or FileNotFoundError
+    where the data do not serve."""
+    blank: Callable[[int], dict[str, np.ndarray]]
+    """``blank(n)``: n such samples stacked, of the right shapes and types and of no content, for what is asked before data are read."""
+
+
 class System(NamedTuple):
     """What ``jaxgan.train`` needs to know of a paper."""
 
@@ -113,6 +124,9 @@ class System(NamedTuple):
     verify: Callable[[State], None] = lambda state: None
     """``verify(state)`` raises ValueError where a state that was read does not belong to the files that this system has read: another
     generator lies where that of its encoder was. It is asked of every state that comes from a checkpoint."""
+
+    reads: Reads | None = None
+    """What the run reads in the place of images from a source; ``records`` is then 1, and ``prepare`` is given the stacked samples."""
 
     def grid(self, state: State, key: jax.Array, n: int, given: Any = None) -> jax.Array:
         """[n, H, W, C] in [-1, 1]: what a grid of a run shows. ``given``: uint8 images, for a system that translates."""

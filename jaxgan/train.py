@@ -324,7 +324,7 @@ def _loop(
 
     if begun == 0:
         if run.samples and source is not None and parallel.is_main():
-            report.images("reals", pipeline.preview(source, run.samples))
+            report.images("reals", pipeline.side_by_side(pipeline.preview(source, run.samples)))
         draw(state, 0)
         if probes:
             report.log(0, probes(state), None)

@@ -201,8 +201,9 @@ def batches(
     """An endless iterator of `prepare`'s dicts for this process: ``batch // process_count`` samples each, `records` images read per sample.
 
     Each epoch is another permutation of the source; process p reads every `process_count`-th image of it, so shards are disjoint and cover
-    the source. `prepare` has a random generator of its own for every batch and process. ``get_state()`` and ``set_state(state)`` name the
-    exact position; the state depends on `workers`. Raises ValueError where batch, processes and images do not fit each other.
+    the source. A source with a method ``draw(i, rng)`` is asked for that in the place of ``source[i]``, with another generator in every
+    epoch; `prepare` has one of its own for every batch and process. ``get_state()`` and ``set_state(state)`` name the exact position; the
+    state depends on `workers`. Raises ValueError where batch, processes and images do not fit each other.
     """
     import grain
 
@@ -215,11 +216,14 @@ def batches(
     if len(source) < process_count:
         raise ValueError(f"{len(source)} images do not reach {process_count} processes; use a larger set or fewer processes")
     local = batch // process_count * records
-    images = grain.MapDataset.source(source).seed(seed).shuffle()[process_index::process_count].repeat()
-    blocks = images.batch(local, drop_remainder=True)
-    # The order must be the same in all processes and `prepare` different in each: hence a second seed, after the slice.
+    # The order must be the same in all processes and what is drawn different in each: hence a second seed, after the slice.
     own = int(np.random.SeedSequence((seed, process_index, process_count)).generate_state(1)[0])
-    samples = blocks.seed(own).random_map(prepare)
+    draws = hasattr(source, "draw")
+    records_of = grain.MapDataset.range(len(source)) if draws else grain.MapDataset.source(source)
+    images = records_of.seed(seed).shuffle()[process_index::process_count].repeat()
+    if draws:
+        images = images.seed(own).random_map(source.draw)
+    samples = images.batch(local, drop_remainder=True).seed(own).random_map(prepare)
     ahead = PREFETCH_BYTES // (local * int(np.prod(getattr(source, "image", (1,)))))
     # Two threads hide the reading; more only contend for the interpreter.
     threads = grain.ReadOptions(num_threads=2, prefetch_buffer_size=min(max(ahead, 2), 8))
@@ -275,6 +279,14 @@ def one_pass(source, batch: int) -> Iterator[np.ndarray]:
 
 
 def preview(source, n: int) -> np.ndarray:
-    """The same n images (or all, if fewer) every time, spread evenly over the source: uint8 [n, H, W, C]."""
+    """The same n images (or all, if fewer) every time, spread evenly over the source: uint8 [n, H, W, C], of samples [n, k, H, W, C]."""
     n = min(n, len(source))
     return np.stack([source[i * len(source) // n]["image"] for i in range(n)])
+
+
+def side_by_side(images: np.ndarray) -> np.ndarray:
+    """The k images of each sample in a row: [n, k, H, W, C] -> [n, H, k W, C]; [n, H, W, C] as it is."""
+    if images.ndim == 4:
+        return images
+    n, k, height, width, channels = images.shape
+    return np.moveaxis(images, 1, 2).reshape(n, height, k * width, channels)

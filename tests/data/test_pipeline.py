@@ -52,6 +52,35 @@ def test_each_epoch_is_another_permutation():
     assert tuple(take(other, 6)) != tuple(epochs[0])
 
 
+class Drawn(Numbers):
+    """Sample i is a pair: i, and a number drawn anew each time it is asked for."""
+
+    def draw(self, index, random):
+        return {"image": np.array([index, random.integers(256)], np.uint8).reshape(2, 1, 1, 1)}
+
+    def __getitem__(self, index):
+        return self.draw(index, np.random.default_rng(index))
+
+
+def test_a_source_that_draws_draws_anew_in_every_epoch_and_the_same_after_a_resume():
+    def pairs(arrays, random):
+        return {"number": arrays["image"][:, 0].ravel(), "drawn": arrays["image"][:, 1].ravel()}
+
+    iterator = pipeline.batches(Drawn(20), batch=5, records=1, prepare=pairs, seed=0)
+    first = [next(iterator) for _ in range(4)]
+    state = iterator.get_state()
+    second = [next(iterator) for _ in range(4)]
+    drawn = [{int(n): int(d) for b in epoch for n, d in zip(b["number"], b["drawn"], strict=True)} for epoch in (first, second)]
+    assert set(drawn[0]) == set(drawn[1]) == set(range(20))
+    assert sum(drawn[0][i] != drawn[1][i] for i in range(20)) > 15
+    iterator.set_state(state)
+    for expected in second:
+        same(next(iterator), expected)
+    shown = pipeline.preview(Drawn(20), 4)
+    assert shown.shape == (4, 2, 1, 1, 1)
+    np.testing.assert_array_equal(pipeline.side_by_side(shown)[:, 0, :, 0], shown[:, :, 0, 0, 0])
+
+
 @pytest.mark.parametrize("count,processes", [(60, 2), (60, 3), (61, 2)])
 def test_shards_are_disjoint_and_cover_the_set(count, processes):
     shards = []
