@@ -29,5 +29,5 @@ class Swapper(NamedTuple):
     pose_vector: Callable[[Tree], jax.Array]
     """The same of a pose code."""
     trace: Callable[[Tree, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
-    """``trace(params, images, reference) -> {'score', 'residual'}``, each [N, h, w]: how far every pixel can be traced back to the reference.
-    None: the system has no such module."""
+    """``trace(params, images, reference) -> {'score', 'residual'}``, each [N, h, w]: how far every pixel can be traced back to the
+    reference. None: the system has no such module."""

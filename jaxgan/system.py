@@ -80,9 +80,9 @@ class Reads(NamedTuple):
     """What a run reads where that is no set of single images: pairs of frames of a clip, say."""
 
     open: Callable[[Any], Any]
-    """``open(data: configure.Data) -> source``, with ``len(source)``; ``source.draw(i, rng) -> {'image': uint8 [k, H, W, C], ...}``, a sample
-    of record i chosen by numpy's generator; and ``source[i]``, a choice that is always the same. Raises ValueError or FileNotFoundError
-    where the data do not serve."""
+    """``open(data: configure.Data) -> source``, with ``len(source)``; ``source.draw(i, rng) -> {'image': uint8 [k, H, W, C], ...}``, a
+    sample of record i chosen by numpy's generator; and ``source[i]``, a choice that is always the same. Raises ValueError or
+    FileNotFoundError where the data do not serve."""
     blank: Callable[[int], dict[str, np.ndarray]]
     """``blank(n)``: n such samples stacked, of the right shapes and types and of no content, for what is asked before data are read."""
 
