@@ -60,7 +60,7 @@ class Problem(NamedTuple):
 
 
 class Inverted(NamedTuple):
-    """What a method found for N photos. All arrays on the host, float32."""
+    """What a method found for N photos. All arrays on the host, of the photos' type; ``history`` float32."""
 
     method: str
     """'a' to 'f': a key of ``layer_inversion_methods.METHODS``."""
@@ -87,7 +87,7 @@ class Inverted(NamedTuple):
 
 
 def floats(images: Any, chain: Chain) -> jax.Array:
-    """Photos as float32 [N, *chain.image] in [-1, 1].
+    """Photos as float32 [N, *chain.image] in [-1, 1]; float64 ones stay so where JAX has that type.
 
     Raises:
       ValueError: they are of another size, neither uint8 nor floats, not finite, or beyond [-1, 1] by more than rounding.
@@ -100,16 +100,21 @@ def floats(images: Any, chain: Chain) -> jax.Array:
         images = images.astype(np.float32) / 127.5 - 1.0
     if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all() or np.abs(images).max() > 1.001:
         raise ValueError(f"photos must be uint8, or finite floats in [-1, 1]; they are {images.dtype} in [{images.min()}, {images.max()}]")
-    return jnp.asarray(images, jnp.float32)
+    return jnp.asarray(images, _wide(images.dtype))
 
 
-def check_latents(latents: Any, chain: Chain, count: int) -> jax.Array:
-    """Latents as float32 [count, *chain.latent]; one latent is used for all photos.
+def _wide(dtype: Any) -> Any:
+    """float64 of itself, under ``jax.enable_x64``; float32 of everything else."""
+    return jax.dtypes.canonicalize_dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+
+
+def check_latents(latents: Any, chain: Chain, count: int, dtype: Any = np.float32) -> jax.Array:
+    """Latents as `dtype` [count, *chain.latent]; one latent is used for all photos.
 
     Raises:
       ValueError: another shape, or numbers that are not finite.
     """
-    latents = np.asarray(latents, np.float32)
+    latents = np.asarray(latents, dtype)
     if latents.shape == tuple(chain.latent):
         latents = np.broadcast_to(latents, (count, *chain.latent))
     if latents.shape != (count, *chain.latent) or not np.isfinite(latents).all():
@@ -156,8 +161,8 @@ def search(
     chain, frozen = problem.chain, problem.frozen
     digests = digests or [content_digest(np.asarray(image)) for image in images]
     images = floats(images, chain)
-    latents = check_latents(latents, chain, len(images))
-    truth = {name: jnp.asarray(array, jnp.float32) for name, array in (truth or {}).items()}
+    latents = check_latents(latents, chain, len(images), images.dtype)
+    truth = {name: jnp.asarray(array, images.dtype) for name, array in (truth or {}).items()}
     variables, targets = problem.begin(frozen, images, latents, truth)
     before = problem.show(variables, frozen, targets)[0]
     run = invert.start(variables, problem.tx, photo_keys(digests, seed))
