@@ -6,8 +6,9 @@ Command:    jaxgan train configs/progan_scenes.py --workdir runs/progan_scenes
             Another generator: ... --model.generator FOLDER. Single stages, on several machines and then joined: with --model.stages layer3
             --model.steps 1500 --model.rates 0.002 --run.kimg 24 each, and at the end --model.stages joint --model.start DIR1 DIR2 ...
 Hardware:   1 CPU core.
-Expected:   12 minutes: 80 s of compiling, 1 for the layers, 5 each for the image encoder and the joint training.
-Measured:   seconds of a step: layers 0.005 to 0.016, image 0.29, joint 0.37. Not run to its end yet.
+Expected:   seven to twelve minutes, most of them for the image encoder and the joint training.
+Measured:   387 s (385 CPU-seconds, one core of a shared Xeon). At the end, on fresh images of the generator: cosine error of the target
+            activation 0.060, of z once generated again 0.52, mean square of the pixels in [-1, 1] 0.068.
 
 Chosen for a short run, away from the published recipe: about a thousand steps in place of 10,000 and 100,000, higher rates, batches of
 16, and an image encoder of narrow stages.

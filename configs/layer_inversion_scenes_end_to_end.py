@@ -3,8 +3,8 @@
 Reproduces: nothing published. The paper compares with such an encoder (section 3.2); its loss here is what the joint stage has of z and x.
 Command:    jaxgan train configs/layer_inversion_scenes_end_to_end.py --workdir runs/layer_inversion_scenes_end_to_end
 Hardware:   1 CPU core.
-Expected:   12 minutes, as long as all stages of layer_inversion_scenes.py together: 0.37 s a step.
-Measured:   not run yet.
+Expected:   as long as all stages of layer_inversion_scenes.py together.
+Measured:   349 s (348 CPU-seconds, one core of a shared Xeon). At the end: cosine error of z 0.62, mean square of the pixels 0.073.
 """
 
 import dataclasses
