@@ -18,7 +18,7 @@ FACTORS = (("shape", 4), ("body", 8), ("accent", 8), ("pattern", 3))
 SHAPES = ("disc", "square", "triangle", "cross")
 PATTERNS = ("none", "stripes", "dots")
 POSE = ("x", "y", "heading", "arm")
-"""x, y: the centre, in halves of the width, to the right and down; heading: radians from right towards down; arm: radians from backwards."""
+"""x, y: the centre, in halves of the width, to the right and down; heading: radians from right to down; arm: radians from backwards."""
 PLACE, ARM = 0.35, 1.3
 """x and y lie within +-PLACE, the arm's angle within +-ARM."""
 FRAMES = 16
@@ -73,9 +73,9 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
     along, across = right * cos + down * sin, down * cos - right * sin  # the body's own axes: forwards, and to its right hand
 
     inside = _body(SHAPES[shape], along, across)
-    eye = (along - 0.13) ** 2 + (across - 0.10) ** 2
+    eye = (along - 0.155) ** 2 + (across - 0.12) ** 2
     back = (np.float32(-np.cos(arm)), np.float32(-np.sin(arm)))
-    reach = np.clip(along * back[0] + across * back[1], 0, 0.52)
+    reach = np.clip(along * back[0] + across * back[1], 0, 0.56)
     limb = (along - reach * back[0]) ** 2 + (across - reach * back[1]) ** 2 < 0.07**2
 
     side = 2 * size
@@ -85,8 +85,8 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
     colours[inside] = BODIES[body]
     if pattern:
         colours[inside & _marks(PATTERNS[pattern], along, across)] = BODIES[body] * 0.45
-    colours[inside & (eye < 0.115**2)] = RIM
-    colours[inside & (eye < 0.085**2)] = ACCENTS[accent]
+    colours[inside & (eye < 0.135**2)] = RIM
+    colours[inside & (eye < 0.10**2)] = ACCENTS[accent]
     figure = inside | limb
     image = colours.reshape(size, 2, size, 2, 3).sum((1, 3)) / 4
     covered = figure.reshape(size, 2, size, 2).sum((1, 3), dtype=np.int32)
@@ -162,15 +162,15 @@ def _line(size: int) -> np.ndarray:
 def _body(shape: str, along: np.ndarray, across: np.ndarray) -> np.ndarray:
     """Which points lie in the body; its axes are forwards and to the right."""
     if shape == "disc":
-        return along**2 + across**2 < 0.32**2
+        return along**2 + across**2 < 0.38**2
     if shape == "square":
-        return np.maximum(abs(along), abs(across)) < 0.28
+        return np.maximum(abs(along), abs(across)) < 0.335
     if shape == "triangle":  # its tip forwards
-        return (along > -0.24) & (along * 0.5 + abs(across) * np.float32(3**0.5 / 2) < 0.24)
-    return (np.maximum(abs(along), abs(across)) < 0.36) & (np.minimum(abs(along), abs(across)) < 0.15)
+        return (along > -0.285) & (along * 0.5 + abs(across) * np.float32(3**0.5 / 2) < 0.285)
+    return (np.maximum(abs(along), abs(across)) < 0.43) & (np.minimum(abs(along), abs(across)) < 0.18)
 
 
 def _marks(pattern: str, along: np.ndarray, across: np.ndarray) -> np.ndarray:
     if pattern == "stripes":
-        return (along + 10) % 0.2 < 0.1
-    return ((along + 10.1) % 0.2 - 0.1) ** 2 + ((across + 10.1) % 0.2 - 0.1) ** 2 < 0.065**2
+        return (along + 10) % 0.24 < 0.12
+    return ((along + 10.2) % 0.24 - 0.12) ** 2 + ((across + 10.2) % 0.24 - 0.12) ** 2 < 0.08**2
