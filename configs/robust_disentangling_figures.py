@@ -1,0 +1,40 @@
+"""Robust disentangling (Esser, Haux, Ommer; ICCV 2019) of figures that move, drawn by code: identity and pose of each are known.
+
+Reproduces: nothing published on these data; the networks are the published ones at 64x64, the numbers below those of the authors' code.
+Command:    jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures
+            jaxgan swap runs/robust_figures
+            On two CPU cores, at 32x32:
+            jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures32 --model.side 32
+                --model.widths 8 16 32 64 --model.code 16 --model.estimator 128 --model.warmup 200 --model.steps 3000
+                --run.batch 16 --run.kimg 48
+Hardware:   1 GPU for 64x64; 2 CPU cores for 32x32.
+Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
+Measured:   not run yet.
+
+Ablations, each of them one or two options of the same command:
+  adversarial alone (the multiplier, no bottleneck)   --model.deterministic True
+  variational alone (the bottleneck, no constraint)   --model.constraint False --model.bottleneck fixed --model.gamma 30
+  a fixed bottleneck beside the constraint            --model.bottleneck fixed --model.gamma 1
+  the second classifier no longer apart (broken)      --model.leak True
+"""
+
+import dataclasses
+
+from jaxgan.configure import Data, Experiment, Run
+from jaxgan.systems.robust_disentangling import Config
+
+
+def config() -> Experiment:
+    return Experiment(
+        model=Config(steps=30_000),
+        data=Data(source="figures"),
+        run=Run(batch=32, kimg=960.0, save_every=2000, sample_every=1000, samples=8),
+    )
+
+
+def tiny() -> Experiment:
+    return Experiment(
+        model=dataclasses.replace(config().model, side=16, widths=(4, 8, 8), code=4, estimator=8, blocks=1, warmup=4, steps=10),
+        data=Data(source="figures", count=64),
+        run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
+    )
