@@ -30,7 +30,7 @@ def split_counts(count: int) -> dict[str, int]:
 class Figures(tfds.core.GeneratorBasedBuilder):
     """`jaxgan.data.figures` as a dataset; record i is clip i."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS: list = []
     url_infos: dict = {}
 

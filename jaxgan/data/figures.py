@@ -26,12 +26,12 @@ GROUNDS = ("plain", "clip", "frame")
 """plain: one grey. clip: a texture of each clip, a shortcut to who it is. frame: a texture of each frame."""
 SPLITS = {"train": 600, "validation": 68, "test": 100}
 """Identities of each split; no identity is in two."""
-PLAIN = 208
+PLAIN = 128
 
 # Hues stand 45 degrees apart; accents lie between the bodies' hues and are brighter, so that no accent hides on any body.
-BODIES = np.array([colorsys.hsv_to_rgb(k / 8, 0.80, 0.80) for k in range(8)], np.float32) * 255
-ACCENTS = np.array([colorsys.hsv_to_rgb((k + 0.5) / 8, 0.65, 1.00) for k in range(8)], np.float32) * 255
-RIM = 30.0
+BODIES = np.array([colorsys.hsv_to_rgb(k / 8, 0.90, 0.85) for k in range(8)], np.float32) * 255
+ACCENTS = np.array([colorsys.hsv_to_rgb((k + 0.5) / 8, 0.55, 1.00) for k in range(8)], np.float32) * 255
+RIM = 20.0
 """Grey of the ring around the eye."""
 
 
@@ -75,8 +75,8 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
     inside = _body(SHAPES[shape], along, across)
     eye = (along - 0.155) ** 2 + (across - 0.12) ** 2
     back = (np.float32(-np.cos(arm)), np.float32(-np.sin(arm)))
-    reach = np.clip(along * back[0] + across * back[1], 0, 0.56)
-    limb = (along - reach * back[0]) ** 2 + (across - reach * back[1]) ** 2 < 0.07**2
+    reach = np.clip(along * back[0] + across * back[1], 0, 0.53)
+    limb = (along - reach * back[0]) ** 2 + (across - reach * back[1]) ** 2 < 0.085**2
 
     side = 2 * size
     colours = np.empty((side, side, 3), np.float32)
@@ -85,8 +85,8 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
     colours[inside] = BODIES[body]
     if pattern:
         colours[inside & _marks(PATTERNS[pattern], along, across)] = BODIES[body] * 0.45
-    colours[inside & (eye < 0.135**2)] = RIM
-    colours[inside & (eye < 0.10**2)] = ACCENTS[accent]
+    colours[inside & (eye < 0.16**2)] = RIM
+    colours[inside & (eye < 0.12**2)] = ACCENTS[accent]
     figure = inside | limb
     image = colours.reshape(size, 2, size, 2, 3).sum((1, 3)) / 4
     covered = figure.reshape(size, 2, size, 2).sum((1, 3), dtype=np.int32)

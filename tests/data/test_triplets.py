@@ -1,0 +1,129 @@
+"""Triplets: who from the clip, how from elsewhere; exclusions hold for every draw, and a resumed run draws the same."""
+
+import numpy as np
+import pytest
+
+from jaxgan import configure, retrieval
+from jaxgan.data import clips, figures, pipeline, triplets
+
+T = 6
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    facts = figures.facts("train", 90)
+    frames = np.stack([figures.draw_clip(facts.identity[i], facts.pose[i, :T], 32, "plain", 0)[0] for i in range(90)])
+    return clips.in_memory(frames, facts.identity, facts.pose[:, :T], figures.FACTORS, figures.POSE)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("sets"))
+
+
+def place_of(drawn, image, clip):
+    """Number of the clip's frame that the image is."""
+    return next(t for t in range(T) if (drawn.frame(clip, t) == image).all())
+
+
+@pytest.mark.parametrize("features", ["hog", "rgb", "oracle", "random"])
+def test_identity_and_target_are_of_one_clip_and_the_pose_image_is_one_of_the_neighbours_that_are_left(drawn, root, features):
+    source = triplets.TripletSource(drawn, triplets.Triplets(features=features, quality=30.0), root=root)
+    index = source.index
+    gaps = set()
+    for k in range(120):
+        found = source.draw(k % len(source), np.random.default_rng(k))
+        who, how, target = found["image"]
+        clip, other = int(found["clip"]), int(found["pose_clip"])
+        t, s = place_of(drawn, target, clip), place_of(drawn, who, clip)
+        assert abs(t - s) == found["gap"] >= 2 and drawn.group[other] != drawn.group[clip]
+        gaps.add(int(found["gap"]))
+        frame = clip * T + t
+        at = list(index.neighbours[frame]).index(other * T + place_of(drawn, how, other))
+        assert index.colours[frame, at] <= 0.7
+        if features != "random":
+            scores = index.scores[clip * T : clip * T + T][index.colours[clip * T : clip * T + T] <= 0.7]
+            assert index.scores[frame, at] >= np.percentile(scores, 30)
+    assert gaps == set(range(2, T))
+
+
+def test_the_gate_drops_the_share_of_neighbours_that_it_names(drawn, root):
+    sources = [triplets.TripletSource(drawn, triplets.Triplets(quality=quality), root=root) for quality in (0.0, 20.0, 60.0)]
+    left = [source.left.sum() for source in sources]
+    np.testing.assert_allclose(left[1] / left[0], 0.8, atol=0.03)
+    np.testing.assert_allclose(left[2] / left[0], 0.4, atol=0.03)
+
+
+def test_without_retrieval_the_pose_image_is_the_target(drawn):
+    found = triplets.TripletSource(drawn, triplets.Triplets(features="none"))[3]
+    np.testing.assert_array_equal(found["image"][1], found["image"][2])
+    assert found["pose_clip"] == found["clip"] == 3
+    assert (found["image"][0] != found["image"][2]).any()
+
+
+def test_identity_images_lie_on_both_sides_of_their_targets(drawn, root):
+    source = triplets.TripletSource(drawn, triplets.Triplets(), root=root)
+    later = 0
+    for k in range(200):
+        found = source.draw(k % len(source), np.random.default_rng(k))
+        clip = int(found["clip"])
+        later += place_of(drawn, found["image"][2], clip) > place_of(drawn, found["image"][0], clip)
+    assert 70 < later < 130
+
+
+def test_a_run_that_is_resumed_draws_the_triplets_that_it_would_have_drawn(drawn, root):
+    def flow():
+        source = triplets.TripletSource(drawn, triplets.Triplets(), root=root)
+        return pipeline.batches(source, batch=4, records=1, prepare=lambda samples, rng: samples, seed=3)
+
+    whole = flow()
+    first = next(whole)
+    assert first["image"].shape == (4, 3, 32, 32, 3) and first["gap"].shape == (4,) and first["gap"].dtype == np.int32
+    for _ in range(30):  # into the second epoch
+        next(whole)
+    state, rest = whole.get_state(), [next(whole) for _ in range(3)]
+    resumed = flow()
+    resumed.set_state(state)
+    for expected in rest:
+        found = next(resumed)
+        for key in expected:
+            np.testing.assert_array_equal(found[key], expected[key])
+
+
+def test_a_set_on_disk_gives_triplets_and_keeps_its_index_beside_it(tmp_path):
+    data = configure.Data(source="figures", root=str(tmp_path), count=40)
+    source = triplets.open_triplets(data, (32, 32, 3), triplets.Triplets())
+    assert source[0]["image"].shape == (3, 32, 32, 3) and source.image == (3, 32, 32, 3)
+    assert len(list((tmp_path / "retrieval").iterdir())) == 1
+
+
+def test_guards_tell_a_retrieval_of_copies_from_one_of_poses(drawn, root):
+    good = triplets.guards(triplets.TripletSource(drawn, triplets.Triplets(), root=root), 100)
+    assert good["same_pixels"] < 0.01 and good["colours"] < 0.3 and good["frames"] > 0.9 and good["clips"] == 1
+    assert 1 <= good["neighbours"] <= 8
+    copies = triplets.guards(triplets.TripletSource(drawn, triplets.Triplets(features="none")), 50)
+    assert copies["same_pixels"] == 1 and copies["colours"] == 1
+    rgb = triplets.guards(triplets.TripletSource(drawn, triplets.Triplets(features="rgb", histogram=1.0), root=root), 50)
+    assert rgb["colours"] > good["colours"] + 0.15
+
+
+def test_clips_whose_neighbours_are_all_excluded_are_left_out_or_refused(drawn, root):
+    index = retrieval.open_index(drawn, "hog", 8, root=root)
+    colours = index.colours.copy()
+    colours[: 5 * T] = 0.9
+    source = triplets.TripletSource(drawn, triplets.Triplets(), index=index._replace(colours=colours))
+    assert len(source) == 85 and source[0]["clip"] == 5
+    assert triplets.guards(source, 10)["clips"] == 85 / 90
+    with pytest.raises(ValueError, match="no clip has a target with a neighbour left after the exclusions; raise triplets.neighbours"):
+        triplets.TripletSource(drawn, triplets.Triplets(), index=index._replace(colours=np.full_like(colours, 0.9)))
+
+
+def test_settings_and_clips_that_give_no_triplet_are_named(drawn):
+    with pytest.raises(ValueError, match="longest clip has 6 frames, and a gap is at least 6: lower triplets.gap_min"):
+        triplets.TripletSource(drawn, triplets.Triplets(gap_min=6))
+    with pytest.raises(ValueError, match="triplets.features is 'sift'"):
+        triplets.Triplets(features="sift")
+    with pytest.raises(ValueError, match="neighbours is 0"):
+        triplets.Triplets(neighbours=0)
+    with pytest.raises(ValueError, match="quality is 100"):
+        triplets.Triplets(quality=100.0)
