@@ -1,0 +1,31 @@
+"""Identity from here, pose from there on drawn figures at 32x32, size 'tiny': to be watched on two CPU cores; nothing to download.
+
+Reproduces: the mechanism of Xiao, Liu, Lee (ICCV 2019), as configs/identity_pose_figures.py; no published number is claimed.
+Command:    jaxgan train configs/identity_pose_figures32.py --workdir runs/identity_pose_figures32
+Hardware:   2 CPU cores.
+Expected:   after 4000 steps results that stand where the pose image stands, in the colours of the identity image.
+Measured:   not run yet.
+"""
+
+import dataclasses
+
+from jaxgan.configure import Data, Experiment, Run
+from jaxgan.data.triplets import Triplets
+from jaxgan.systems.identity_pose import sized
+
+
+def config() -> Experiment:
+    return Experiment(
+        model=sized("tiny", triplets=Triplets(features="oracle")),
+        data=Data(source="figures"),
+        run=Run(batch=16, kimg=64.0, save_every=500, sample_every=500),
+    )
+
+
+def tiny() -> Experiment:
+    small = {"widths": (4, 8, 8), "identity": 8, "tokens": 8, "read": 8, "judge": (4, 8, 8), "embedding": (4, 8)}
+    return Experiment(
+        model=dataclasses.replace(config().model, **small, steps=10, pv_ramp=(0, 5)),
+        data=Data(source="figures", count=64),
+        run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
+    )
