@@ -17,7 +17,7 @@ import dataclasses
 
 from jaxgan.configure import Data, Experiment, Run
 from jaxgan.data.triplets import Triplets
-from jaxgan.systems.identity_pose import Config, sized
+from jaxgan.systems.identity_pose import sized
 
 
 def config() -> Experiment:
@@ -30,7 +30,7 @@ def config() -> Experiment:
 
 def tiny() -> Experiment:
     small = {"side": 32, "widths": (4, 8, 8), "identity": 8, "tokens": 8, "read": 8, "judge": (4, 8, 8), "embedding": (4, 8)}
-    model: Config = dataclasses.replace(config().model, **small, steps=10, pv_ramp=(0, 5))
+    model = dataclasses.replace(config().model, **small, steps=10, pv_ramp=(0, 5))
     return Experiment(
         model=model,
         data=Data(source="figures", count=64),
