@@ -98,6 +98,7 @@ def test_each_term_moves_its_own_networks_and_gives_the_others_exactly_nothing(g
         assert (largest(tree) > 0) == (name in MOVED[term]), name
 
 
+@pytest.mark.slow
 def test_the_sum_of_all_terms_gives_each_player_the_gradient_of_its_own_loss(gradients, state):
     networks = parts.Networks(dataclasses.replace(CONFIG, epsilon=-5.0))
     players = robust.make_players(networks)
@@ -184,21 +185,30 @@ def test_multiplier_gamma_and_averages_move_by_the_published_rules():
     assert parts.advance(off, model, read)[0]["T"]["multiplier"] == jnp.float32(0.7)
 
 
-def terms_of(config, state, key=1):
-    params = {name: state.params[name] for name in parts.Networks(config).modules}
-    return jax.jit(lambda: parts.terms(parts.Networks(config), params, {}, state.model, batch_of(4), jax.random.key(key)))()
+def terms_of(config):
+    """``f(state, key, updates) -> terms`` at the same pairs."""
+
+    def found(state, key, updates):
+        params = {name: state.params[name] for name in parts.Networks(config).modules}
+        model = {**state.model, "T": {**state.model["T"], "updates": updates}}
+        return parts.terms(parts.Networks(config), params, {}, model, batch_of(4), key)[0]
+
+    return found
 
 
 def test_the_ablations_leave_out_what_they_name(state):
-    assert set(terms_of(CONFIG, state)[0]) == set(MOVED)
-    assert set(terms_of(dataclasses.replace(SMALL, constraint=False, bottleneck="fixed"), state)[0]) == {
-        *("reconstruction", "bottleneck", "T", "T_prime")
-    }
-    mean = dataclasses.replace(SMALL, deterministic=True)
-    one, two = (terms_of(mean, state, key)[0] for key in (1, 2))
-    assert set(one) == {"reconstruction", "constraint", "T", "T_prime"}
-    assert one["reconstruction"] == two["reconstruction"] != terms_of(SMALL, state, 1)[0]["reconstruction"]
-    assert float(terms_of(dataclasses.replace(SMALL, warmup=4, epsilon=-5.0), state)[0]["constraint"]) == 0
+    one, two, third, fourth = jax.random.key(1), jax.random.key(2), jnp.asarray(3, jnp.int32), jnp.asarray(4, jnp.int32)
+    variational = dataclasses.replace(SMALL, constraint=False, bottleneck="fixed")
+    rest = {"reconstruction", "T", "T_prime"}
+    for config, names in ((CONFIG, set(MOVED)), (variational, rest | {"bottleneck"})):
+        assert set(jax.eval_shape(terms_of(config), state, one, third)) == names
+    adversarial = jax.jit(terms_of(dataclasses.replace(SMALL, deterministic=True)))
+    here, there = adversarial(state, one, third), adversarial(state, two, third)
+    assert set(here) == rest | {"constraint"} and here["reconstruction"] == there["reconstruction"]
+    full = jax.jit(terms_of(dataclasses.replace(SMALL, warmup=4, epsilon=-5.0)))
+    here, there = full(state, one, third), full(state, two, fourth)
+    assert here["reconstruction"] != there["reconstruction"]
+    assert here["constraint"] == 0 < there["constraint"]  # the warm-up ends
 
 
 def test_the_leak_sends_the_encoder_a_gradient_through_the_second_classifier(state):
@@ -319,6 +329,7 @@ def leaves(workdir):
     return arrays
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_the_uninterrupted_one_and_its_identity_encoder_serves_frozen(tmp_path, source):
     run = Run(batch=8, kimg=0.048, log_every=2, save_every=3, sample_every=3, samples=2)
     experiment = Experiment(dataclasses.replace(SMALL, warmup=2, ema=0.01), Data(), run)
