@@ -26,6 +26,7 @@ SUMMARY = {
     "embed": "photos as codes of a style-based generator (Image2StyleGAN), many at once; the same command again goes on",
     "invert": "photos in, what the generator cannot draw of them out: reconstructions, classes lost, a page (layer inversion)",
     "edit": "morph, cross over, transfer expressions, mix styles: pictures and films of codes that `embed` or `sample` wrote",
+    "swap": "who from one image, how from another: grids, films, codes, the table of scores, ablations of two disentanglers",
     "data": "import a folder of images, or show what a source holds",
     "weights": "list, import and verify files of published networks",
     "doctor": "what is on this machine; does this config fit that topology",
@@ -246,6 +247,47 @@ def edit(argv: Sequence[str]) -> int:
     return 0
 
 
+def swap(argv: Sequence[str]) -> int:
+    command, argv = _choose("swap", argv, ("grid", "drive", "interpolate", "codes", "evaluate", "ablation"))
+    if command == "ablation":
+        return _swap_ablation(argv)
+    from jaxgan import swap as swapping
+
+    shape = swapping.COMMANDS[command]
+    asked = argv and argv[0] in ("-h", "--help")
+    if not asked and (not argv or argv[0].startswith("-")):
+        raise ValueError(f"the run comes first (usage: jaxgan swap {command} RUN --data figures --out PATH ...)")
+    path, words = ("RUN", argv) if asked else (argv[0], argv[1:])
+    options = parse_fields(shape, words, f"jaxgan swap {command} {path}", [field.name for field in dataclasses.fields(shape)])
+    print(swapping.run(command, path, options))
+    return 0
+
+
+def _swap_ablation(argv: Sequence[str]) -> int:
+    parser = Parser(
+        "jaxgan swap ablation",
+        description="Trains a config as it is and once with each switch, scores all of them on one set with the same judges, and prints\n"
+        "one table: DIR/ablation.txt, DIR/ablation.json. The same command again resumes.",
+        epilog="--switch model.self_decode=False --switch model.mu=0,model.epsilon=1 are two variants; `model.` may be left out.",
+    )
+    parser.add_argument("config", help="a config file of identity_pose or robust_disentangling")
+    parser.add_argument("--switch", action="append", default=[], metavar="FIELD=VALUE[,FIELD=VALUE]", help="a variant; repeat for more")
+    parser.add_argument("--workdir", required=True, help="folder to make: a run for each variant, and the table")
+    parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
+    parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
+    parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
+    parser.add_argument("--judge-steps", type=int, default=2500, help="training of the judges (default 2500)")
+    parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
+    parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
+    options, fields = parser.parse_with_fields(argv)
+    experiment = _experiment(options, fields, parser)
+    from jaxgan import swap_ablation
+
+    scored = {key: getattr(options, key) for key in ("split", "n", "judge_steps", "probe_steps", "audit_steps")}
+    print(swap_ablation.run(experiment, options.switch, options.workdir, say=lambda line: print(line, file=sys.stderr), **scored))
+    return 0
+
+
 def data(argv: Sequence[str]) -> int:
     command, argv = _choose("data", argv, ("import", "show"))
     from jaxgan.data import command as run
@@ -341,6 +383,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "embed": embed,
     "invert": invert,
     "edit": edit,
+    "swap": swap,
     "data": data,
     "weights": weights,
     "doctor": doctor,

@@ -79,9 +79,11 @@ def _chunk(loss: Any, tx: Any, params: Tree, state: Tree, arrays: dict[str, jax.
 
 
 def in_blocks(function: Callable[..., Any], *arrays: Any, block: int = 64) -> Any:
-    """``function`` of blocks of the arrays' rows, joined again on the host: a pytree of numpy arrays. All blocks have one shape, so that a
-    jitted function is compiled once; the last block is filled up with its last row."""
-    n = len(arrays[0])
+    """``function`` of blocks of the rows of arrays (or trees of them), joined again on the host: a pytree of numpy arrays.
+
+    All blocks have one shape, so that a jitted function is compiled once; the last block is filled up with its last row.
+    """
+    n = len(jax.tree.leaves(arrays[0])[0])
     found = []
     for first in range(0, n, block):
         rows = np.minimum(np.arange(first, first + min(block, n)), n - 1)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Tree = Any
 
@@ -31,3 +32,26 @@ class Swapper(NamedTuple):
     trace: Callable[[Tree, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
     """``trace(params, images, reference) -> {'score', 'residual'}``, each [N, h, w]: how far every pixel can be traced back to the
     reference. None: the system has no such module."""
+
+
+def open_swapper(path: Any) -> tuple[Swapper, Tree, dict[str, Any]]:
+    """The swapper of a run or a generator folder, its networks (averaged ones where there are any), and what a protocol says of them.
+
+    Returns:
+      (swapper, params by network name, {'run', 'family', 'step', 'networks'}); 'networks' is the sha256 of configuration and arrays.
+
+    Raises:
+      FileNotFoundError: neither is there. ValueError: a family that learns no two codes.
+    """
+    import importlib
+
+    from jaxgan.generators import digest, nested, open_generator
+
+    generator = open_generator(path)
+    module = importlib.import_module(f"jaxgan.systems.{generator.family}")
+    if not hasattr(module, "swapper"):
+        families = "identity_pose and robust_disentangling"
+        raise ValueError(f"{path} is a run of the family {generator.family}, which has no codes of identity and pose; {families} have")
+    params = jax.tree.map(jnp.asarray, {**nested(generator.arrays, "params"), **nested(generator.arrays, "ema")})
+    facts = {"run": str(path), "family": generator.family, "step": generator.step, "networks": digest(generator)}
+    return module.swapper(generator.config), params, facts

@@ -10,6 +10,7 @@ import dataclasses
 import sys
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -46,7 +47,7 @@ class Clips:
         self.identity = np.stack([np.arange(n) % 3, np.arange(n) // 3 % 2], 1).astype(np.int32)
         place = rng.integers(-2, 3, (n, frames, 2)) / (SIZE / 2)
         self._poses = np.concatenate([place, rng.integers(0, 8, (n, frames, 1)) * np.pi / 4], -1).astype(np.float32)
-        self.group = np.arange(n, dtype=np.int32)
+        self.group = (self.identity @ [2, 1]).astype(np.int32)
         self._drawn = drawn
         both = [[render(self.identity[i], pose) for pose in self._poses[i]] for i in range(n)]
         self._frames = np.stack([[image for image, _ in row] for row in both])
@@ -76,7 +77,7 @@ class Clips:
         return render(identity, pose) if self._drawn else None
 
 
-def swapper(kind: str = "truth", clips: Clips | None = None) -> Swapper:
+def make(kind: str = "truth", clips: Clips | None = None) -> Swapper:
     """'truth': decodes by looking the truth up; 'identity', 'pose': copies that image; 'mean': always the mean of all frames.
 
     The codes hold the image; what probes read of them is the identity or the pose that the image shows, and nothing else ('leaky': the
@@ -89,7 +90,7 @@ def swapper(kind: str = "truth", clips: Clips | None = None) -> Swapper:
     def facts(images: Any) -> list[tuple[np.ndarray, np.ndarray]]:
         return [seen[image.tobytes()] for image in np.rint((np.asarray(images) + 1) * 127.5).astype(np.uint8)]
 
-    def identity(params: Any, images: Any) -> dict[str, Any]:
+    def encode(params: Any, images: Any) -> dict[str, Any]:
         return {"image": images}
 
     def decode(params: Any, identity: Any, pose: Any) -> Any:
@@ -97,34 +98,40 @@ def swapper(kind: str = "truth", clips: Clips | None = None) -> Swapper:
             return {"identity": identity, "pose": pose}[kind]["image"]
         if kind == "mean":
             return jnp.broadcast_to(jnp.asarray(middle, jnp.float32), identity["image"].shape)
-        pairs = zip(facts(identity["image"]), facts(pose["image"]), strict=True)
-        return jnp.asarray(np.stack([render(a[0], b[1])[0] for a, b in pairs]).astype(np.float32) / 127.5 - 1)
+        kept = jax.ShapeDtypeStruct(identity["image"].shape, jnp.float32)
+        return jax.pure_callback(look_up, kept, identity["image"], pose["image"])
+
+    def look_up(identity: Any, pose: Any) -> np.ndarray:
+        pairs = zip(facts(identity), facts(pose), strict=True)
+        return np.stack([render(a[0], b[1])[0] for a, b in pairs]).astype(np.float32) / np.float32(127.5) - 1
+
+    def who(images: Any) -> np.ndarray:
+        return np.stack([np.eye(6, dtype=np.float32)[a[0] * 2 + a[1]] for a, _ in facts(images)])
+
+    def how(images: Any) -> np.ndarray:
+        return np.stack([[b[0], b[1], np.cos(b[2]), np.sin(b[2])] for _, b in facts(images)]).astype(np.float32)
 
     def identity_vector(code: Any) -> Any:
-        return jnp.asarray(np.stack([np.eye(6)[a[0] * 2 + a[1]] for a, _ in facts(code["image"])]), jnp.float32)
+        return jax.pure_callback(who, jax.ShapeDtypeStruct((len(code["image"]), 6), jnp.float32), code["image"])
 
     def pose_vector(code: Any) -> Any:
-        found = np.stack([[b[0], b[1], np.cos(b[2]), np.sin(b[2])] for _, b in facts(code["image"])])
-        vector = jnp.asarray(found, jnp.float32)
+        vector = jax.pure_callback(how, jax.ShapeDtypeStruct((len(code["image"]), 4), jnp.float32), code["image"])
         return jnp.concatenate([vector, identity_vector(code)], 1) if kind == "leaky" else vector
 
     def trace(params: Any, images: Any, reference: Any) -> dict[str, Any]:
         away = jnp.abs(images - reference).mean(-1)
         return {"score": 1 - away, "residual": away}
 
-    return Swapper(SIZE, identity, identity, decode, identity_vector, pose_vector, trace)
+    return Swapper(SIZE, encode, encode, decode, identity_vector, pose_vector, trace)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     kind: str = "truth"
 
-    def swapper(self) -> Swapper:
-        return swapper(self.kind)
 
-
-def family_swapper(config: Config) -> Swapper:
-    return config.swapper()
+def swapper(config: Config) -> Swapper:
+    return make(config.kind)
 
 
 Config.__module__ = "jaxgan.systems.swap_toy"

@@ -1,0 +1,130 @@
+"""What does each part of a disentangler do? One run for each variant of a config, and one table of all of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxgan import configure, files, judges, swap_scores
+from jaxgan.configure import Experiment
+from jaxgan.swap import Evaluate, open_set
+from jaxgan.swapping import open_swapper
+
+WHOLE = "as it is"
+
+
+def variants(experiment: Experiment, switches: Sequence[str]) -> dict[str, Experiment]:
+    """The experiment as it is, then with each switch: 'field=value', or several joined by commas; 'model.' may be left out.
+
+    Raises:
+      ValueError: a switch that is given twice, changes nothing, or names a field or value that is not there.
+    """
+    found = {WHOLE: experiment}
+    for switch in switches:
+        words = []
+        for part in re.split(r",(?=[A-Za-z_][\w.]*=)", switch):
+            name, equals, value = part.partition("=")
+            if not equals or not name or not value:
+                raise ValueError(f"--switch {switch}: write FIELD=VALUE, for instance model.self_decode=False")
+            known = configure.field_names(experiment)
+            name = name if name in known else f"model.{name}"
+            words += [f"--{name}", *value.split()]
+        changed = configure.override(experiment, words, prog=f"--switch {switch}")
+        if changed == experiment:
+            raise ValueError(f"--switch {switch} changes nothing: the config has that value already")
+        if switch in found or changed in found.values():
+            raise ValueError(f"--switch {switch} is there twice")
+        found[switch] = changed
+    return found
+
+
+def folder(name: str) -> str:
+    """The folder of a variant below the workdir."""
+    return "whole" if name == WHOLE else re.sub(r"[^\w.=-]+", "_", name)
+
+
+def run(
+    experiment: Experiment,
+    switches: Sequence[str],
+    workdir: Any,
+    *,
+    split: str = "test",
+    n: int = 2000,
+    judge_steps: int = 2500,
+    probe_steps: int = 1000,
+    audit_steps: int = 2000,
+    say: Callable[[str], None] = lambda line: None,
+) -> str:
+    """Trains and scores every variant and returns the table; what is finished is not done again.
+
+    Raises:
+      ValueError, FileNotFoundError, FileExistsError: before anything is trained.
+    """
+    from jaxgan.train import train
+
+    found = variants(experiment, switches)
+    family = configure.system_name(experiment.model)
+    if family not in ("identity_pose", "robust_disentangling"):
+        raise ValueError(f"the config is of the family {family}: ablations of swaps need identity_pose or robust_disentangling")
+    place = Path(files.local_folder(workdir))
+    if place.exists() and not place.is_dir():
+        raise FileExistsError(f"--workdir is {workdir}, which is a file: name a folder")
+    data = experiment.data
+    options = Evaluate(str(place), data.source, split, data.count, data.ground, n=n, probe_steps=probe_steps, audit_steps=audit_steps)
+    results: dict[str, Any] = {}
+    known: Any = None
+    for name, variant in found.items():
+        own = place / folder(name)
+        say(f"{name}: training in {own}")
+        ended = train(variant, own, quiet=True)
+        if ended.step < ended.steps:
+            return f"{name}: stopped at step {ended.step:,} of {ended.steps:,}; the same command goes on"
+        swapper, params, facts = open_swapper(own)
+        clips = open_set(options, swapper)
+        if known is None and swap_scores.drawable(clips):
+            known = judges.kept(place, clips, steps=judge_steps, say=say)
+        settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps}
+        mark = {**settings, "networks": facts["networks"], "set digest": clips.digest}
+        scores = _read(own / "scores.json", mark)
+        if scores is None:
+            result = swap_scores.evaluate(swapper, params, clips, known, **settings, facts={**facts, "settings": mark}, say=say)
+            scores = swap_scores.plain(result)
+            files.write_atomic(own / "scores.json", (json.dumps(scores, indent=1, allow_nan=False) + "\n").encode())
+        results[name] = scores
+    text = to_text(results)
+    files.write_atomic(place / "ablation.txt", (text + "\n").encode())
+    files.write_atomic(place / "ablation.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
+    return f"{text}\n\ntable: {place / 'ablation.txt'}"
+
+
+def _read(path: Path, mark: dict[str, Any]) -> dict[str, Any] | None:
+    """Scores that were computed of these networks in this way; None where they are not there."""
+    try:
+        scores = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return scores if scores.get("protocol", {}).get("settings") == mark else None
+
+
+def to_text(results: dict[str, dict[str, Any]]) -> str:
+    """One row for each variant, then the rows that need no system."""
+    rows = {name: _row(scores) for name, scores in results.items()}
+    first = next(iter(results.values()))
+    rows |= {name: values for name, values in first.get("table", {}).items() if name != "model"}
+    protocol = {key: value for key, value in first["protocol"].items() if key in ("set", "set digest", "pairs", "seed")}
+    return "\n".join([", ".join(f"{key} {value}" for key, value in protocol.items()), "", *swap_scores.table(rows)])
+
+
+def _row(scores: dict[str, Any]) -> dict[str, Any]:
+    row = dict(scores["table"]["model"]) if "table" in scores else {f"same clip {key}": value for key, value in scores["same clip"].items()}
+    for factor, values in scores.get("probes", {}).get("identity from pose code", {}).items():
+        row[f"probe {factor}"] = values["leak"]
+    if "audit" in scores:
+        row["nats"] = scores["audit"]["nats"]
+    if "verifiability" in scores:
+        row["verifiability"] = scores["verifiability"]["generated"]["score"]
+    row["steps"] = scores["protocol"]["step"]
+    return row

@@ -1,0 +1,313 @@
+"""How well does a system swap identity and pose? One table, with the floor and the ceiling of every figure beside it.
+
+Pairs of two clips are drawn: x_i says who, x_j says how. Where the set can draw any identity in any pose the truth y of a swap is known.
+The system's image is compared with it, beside four rows that need no system: the mean image, the copy of x_i, the copy of x_j, and y.
+Only the last is right in everything; the mean image has a better PSNR than both copies, so that no column says enough alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgan import judges as judging
+from jaxgan import swap_probes, viz
+from jaxgan.fitting import in_blocks
+from jaxgan.metrics import swap
+from jaxgan.swap_probes import Codes
+from jaxgan.swapping import Swapper
+
+ROWS = ("model", "mean image", "copies x_i", "copies x_j", "truth")
+
+
+def drawable(clips: Any) -> bool:
+    """True where the set can draw any of its identities in any pose, so that the truth of a swap is known."""
+    if clips.identity is None or not clips.factors or clips.pose(0) is None:
+        return False
+    return clips.render(clips.identity[0], clips.pose(0)[0]) is not None
+
+
+def evaluate(
+    swapper: Swapper,
+    params: Any,
+    clips: Any,
+    judges: judging.Judges | None = None,
+    *,
+    n: int = 2000,
+    seed: int = 1,
+    batch: int = 64,
+    frames: int = 4000,
+    probe_steps: int = 1000,
+    audit_steps: int = 2000,
+    width: int = 512,
+    facts: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """All figures of a system on a set of clips, as plain values.
+
+    Args:
+      swapper: the system's encoders and decoder, with its networks ``params``.
+      clips: held out from training; of the swapper's size.
+      judges: of such a set, for the figures of identity and pose; None leaves those out.
+      n: pairs of two clips.
+      batch: images computed at once.
+      frames: most frames whose codes are probed.
+      width: of the audit's estimator.
+      facts: what else the protocol shall say, for instance the run's step.
+
+    Returns:
+      'protocol'; 'table': {row: {column: value}} for the rows ``ROWS`` where the set can be drawn; 'same clip': the model where both images
+      are frames of one clip, whose truth every set has; 'probes', 'retrieval', 'audit'; 'verifiability' where the system traces pixels.
+      What the set cannot tell is left out.
+
+    Raises:
+      ValueError: clips of another size, fewer than two groups of clips, or clips of one frame.
+    """
+    if tuple(clips.image) != (swapper.size, swapper.size, 3):
+        raise ValueError(f"clips of {clips.name} are {tuple(clips.image)}; this system takes images of {swapper.size} px")
+    apply = _Applied(swapper, params, batch)
+    protocol = {"set": clips.name, "set digest": clips.digest, "clips": len(clips), "pairs": n, "seed": seed, **(facts or {})}
+    result: dict[str, Any] = {"protocol": protocol}
+    pairs = draw_pairs(clips, n, seed)
+    here = np.stack([clips.frame(i, s) for i, s, _, _ in pairs])
+    there = np.stack([clips.frame(j, t) for _, _, j, t in pairs])
+    if drawable(clips):
+        say(f"{n:,} swaps")
+        drawn = [clips.render(clips.identity[i], clips.pose(j)[t]) for i, _, j, t in pairs]
+        truth, mask = (np.stack([one[k] for one in drawn]) for k in (0, 1))
+        mean = np.rint(np.concatenate([here, there]).mean(0, dtype=np.float64)).astype(np.uint8)
+        made = apply.swap(here, there)
+        images = dict(zip(ROWS, (made, np.broadcast_to(mean, here.shape), here, there, truth), strict=True))
+        known = {"identity": clips.identity[pairs[:, 0]], "other": clips.identity[pairs[:, 2]]}
+        known["pose"] = np.stack([clips.pose(j)[t] for _, _, j, t in pairs])
+        result["table"] = {row: _row(fake, truth, mask, here, there, known, judges) for row, fake in images.items()}
+        if swapper.size % 4 == 0:
+            blocks = swap.block_errors(_unit(truth), _unit(made), 4).mean(0)
+            result["block L1"] = [[float(value) for value in line] for line in blocks]
+        if swapper.trace is not None:
+            groups = {"true target": truth, "generated": made, "wrong identity": there}
+            result["verifiability"] = {name: apply.trace(fake, here) for name, fake in groups.items()}
+        if judges is not None:
+            protocol |= {"judges": {key: judges.about[key] for key in ("digest", "steps", "renders", "ceiling") if key in judges.about}}
+    say("frames of one clip")
+    result["same clip"] = _same_clip(apply, clips, n, seed)
+    codes, at = _codes(apply, clips, frames, seed)
+    protocol["probed frames"] = len(codes.clip)
+    label = codes.clip if clips.identity is None else np.unique(clips.identity, axis=0, return_inverse=True)[1].reshape(-1)[codes.clip]
+    result["retrieval"] = {name: swap.retrieval(getattr(codes, name), label) for name in ("identity", "pose")}
+    say("probes")
+    probed = _probes(codes, at, clips, probe_steps, seed)
+    if probed:
+        result["probes"] = probed
+    if len(np.unique(codes.clip)) >= 10:
+        say(f"audit of mutual information, {audit_steps:,} steps")
+        result["audit"] = swap_probes.audit(codes, steps=audit_steps, seed=seed, width=width)
+    return result
+
+
+def draw_pairs(clips: Any, n: int, seed: int) -> np.ndarray:
+    """int [n, 4]: clip i, its frame, clip j of another group, its frame.
+
+    Raises:
+      ValueError: all clips are of one group.
+    """
+    group = np.asarray(clips.group)
+    if len(np.unique(group)) < 2:
+        raise ValueError(
+            f"{clips.name}: its {len(clips)} clips are of one group, so that there is nothing to swap between: give more clips"
+        )
+    rng = np.random.default_rng((seed, 1))
+    found = []
+    while len(found) < n:
+        i, j = (int(k) for k in rng.integers(0, len(clips), 2))
+        if group[i] != group[j]:
+            found.append((i, int(rng.integers(0, clips.length(i))), j, int(rng.integers(0, clips.length(j)))))
+    return np.array(found)
+
+
+class _Applied:
+    """A swapper over uint8 images of any number, as uint8 images: what is measured is what would be written."""
+
+    def __init__(self, swapper: Swapper, params: Any, batch: int):
+        self.swapper, self._params, self._batch = swapper, params, batch
+
+    def swap(self, identity: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        def some(who: Any, how: Any) -> jax.Array:
+            one = self.swapper
+            return one.decode(self._params, one.identity(self._params, _signed(who)), one.pose(self._params, _signed(how)))
+
+        return viz.to_uint8(in_blocks(self._compiled(some), identity, pose, block=self._batch))
+
+    def codes(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def some(images: Any) -> tuple[jax.Array, jax.Array]:
+            one, given = self.swapper, _signed(images)
+            identity, pose = one.identity(self._params, given), one.pose(self._params, given)
+            return one.identity_vector(identity), one.pose_vector(pose)
+
+        return in_blocks(self._compiled(some), images, block=self._batch)
+
+    def trace(self, images: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+        def some(images: Any, reference: Any) -> dict[str, jax.Array]:
+            return {
+                name: array.mean((1, 2)) for name, array in self.swapper.trace(self._params, _signed(images), _signed(reference)).items()
+            }
+
+        found = in_blocks(self._compiled(some), images, reference, block=self._batch)
+        return {name: float(found[name].mean()) for name in ("score", "residual")}
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return jax.jit(function)
+
+
+def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[str, Any], judges: judging.Judges | None) -> dict[str, float]:
+    parts: dict[str, list[np.ndarray]] = {}
+    for first in range(0, len(fake), 256):
+        some = slice(first, first + 256)
+        made, right, who, how = (_unit(array[some]) for array in (fake, truth, here, there))
+        values = {"PSNR": swap.psnr(right, made), "SSIM": swap.ssim(right, made), "fg L1": swap.foreground_error(right, made, mask[some])}
+        values["MSE [-1,1]"] = 4 * swap.squared_error(right, made)
+        values |= {"copies x_i": swap.copied(made, right, who), "copies x_j": swap.copied(made, right, how)}
+        for name, array in values.items():
+            parts.setdefault(name, []).append(np.asarray(array, np.float64))
+    found = {name: float(np.nanmean(np.concatenate(arrays))) for name, arrays in parts.items()}
+    if judges is None:
+        return found
+    said = judging.judge(judges, np.ascontiguousarray(fake))
+    for k, (name, _) in enumerate(judges.factors):
+        found[f"ID {name}"] = float(np.mean(said["identity"][:, k] == known["identity"][:, k]))
+        differ = known["identity"][:, k] != known["other"][:, k]
+        if differ.any():
+            found[f"leak {name}"] = float(np.mean((said["identity"][:, k] == known["other"][:, k])[differ]))
+    return {**found, **judging.pose_errors(judges.columns, said["pose"], known["pose"], judges.size)}
+
+
+def _same_clip(apply: _Applied, clips: Any, n: int, seed: int) -> dict[str, float]:
+    """Identity and pose from two different frames of one clip; the second frame is the truth."""
+    rng = np.random.default_rng((seed, 2))
+    lengths = np.array([clips.length(i) for i in range(len(clips))])
+    long = np.flatnonzero(lengths > 1)
+    if not len(long):
+        raise ValueError(f"{clips.name}: every clip has one frame; pose can only be told apart in clips of two or more")
+    chosen = [(i, *rng.choice(lengths[i], 2, replace=False)) for i in rng.choice(long, n)]
+    here, there = (np.stack([clips.frame(int(one[0]), int(one[k])) for one in chosen]) for k in (1, 2))
+    made = apply.swap(here, there)
+    parts: dict[str, list[np.ndarray]] = {}
+    for first in range(0, n, 256):
+        some = slice(first, first + 256)
+        fake, truth, source = (_unit(array[some]) for array in (made, there, here))
+        values = {"PSNR": swap.psnr(truth, fake), "SSIM": swap.ssim(truth, fake), "MSE [-1,1]": 4 * swap.squared_error(truth, fake)}
+        values |= {"copies x_i": swap.copied(fake, truth, source), "PSNR of the copy": swap.psnr(truth, source)}
+        for name, array in values.items():
+            parts.setdefault(name, []).append(np.asarray(array, np.float64))
+    # Two frames that are equal have an infinite PSNR: the PSNR here is that of the mean error.
+    found = {name: float(np.concatenate(arrays).mean()) for name, arrays in parts.items() if "PSNR" not in name}
+    return found | {name: float(np.median(np.concatenate(parts[name]))) for name in parts if "PSNR" in name}
+
+
+def _codes(apply: _Applied, clips: Any, frames: int, seed: int) -> tuple[Codes, np.ndarray]:
+    """Codes of up to ``frames`` frames, and which frame of its clip each is of: up to 8 of a clip, of as many clips as that allows."""
+    rng = np.random.default_rng((seed, 3))
+    order = rng.permutation(len(clips))[: max(2, frames // 8)]
+    chosen = [(int(i), int(t)) for i in np.sort(order) for t in np.sort(rng.permutation(clips.length(int(i)))[:8])]
+    identity, pose = apply.codes(np.stack([clips.frame(i, t) for i, t in chosen]))
+    clip, at = np.array(chosen, np.int32).T
+    return Codes(identity.astype(np.float32), pose.astype(np.float32), clip), at
+
+
+def _probes(codes: Codes, at: np.ndarray, clips: Any, steps: int, seed: int) -> dict[str, Any]:
+    """What probes read of the two codes, by clips that they have not seen."""
+    found: dict[str, Any] = {}
+    train, test = swap_probes.parts(codes.clip, (0.7,), seed)
+    if clips.identity is not None and clips.factors:
+        labels = clips.identity[codes.clip]
+        for code in ("pose", "identity"):
+            values = getattr(codes, code)
+            found[f"identity from {code} code"] = {
+                name: swap_probes.factor_accuracy(values, labels[:, k], count, train, test, steps=steps, seed=seed)
+                for k, (name, count) in enumerate(clips.factors)
+            }
+    columns = judging.columns_of(clips)
+    if columns:
+        wanted = judging.targets(columns, np.stack([clips.pose(i)[t] for i, t in zip(codes.clip, at, strict=True)]))
+        names = [word for column in columns for word in _words(column)]
+        for code in ("pose", "identity"):
+            values = swap_probes.regression(getattr(codes, code), wanted, train, test, steps=steps, seed=seed)
+            found[f"pose from {code} code, R2"] = {name: float(value) for name, value in zip(names, values, strict=True)}
+    return found
+
+
+def _words(column: judging.Column) -> list[str]:
+    if column.kind == judging.CIRCLE:
+        return [f"cos {column.name}", f"sin {column.name}"]
+    return [f"{column.name} {k}" for k in range(column.count)] if column.kind == judging.CLASS else [column.name]
+
+
+def _unit(images: np.ndarray) -> np.ndarray:
+    return np.asarray(images, np.float32) / 255
+
+
+def _signed(images: Any) -> jax.Array:
+    return jnp.asarray(images).astype(jnp.float32) / 127.5 - 1.0
+
+
+def plain(result: Any) -> Any:
+    """The result as JSON takes it: what is not finite becomes 'inf', '-inf' or None."""
+    if isinstance(result, dict):
+        return {key: plain(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return [plain(value) for value in result]
+    if isinstance(result, (float, np.floating)):
+        return float(result) if math.isfinite(result) else None if math.isnan(result) else f"{result}"
+    return result
+
+
+def to_text(result: dict[str, Any]) -> str:
+    """The result as tables for people."""
+    lines = [", ".join(f"{key} {value}" for key, value in result["protocol"].items() if key != "judges")]
+    if "table" in result:
+        lines += ["", *table(result["table"])]
+    if "judges" in result["protocol"]:
+        ceiling = result["protocol"]["judges"].get("ceiling", {})
+        lines.append("judges on renders they have not seen: " + _line({**ceiling.get("identity", {}), **ceiling.get("pose", {})}))
+    lines += ["", "same clip: " + _line(result["same clip"])]
+    for code, values in result["retrieval"].items():
+        lines.append(f"retrieval of identity by {code} code: " + _line(values))
+    for name, values in result.get("probes", {}).items():
+        if name.endswith("R2"):
+            lines.append(f"{name}: {_line(values)}")
+        else:
+            for factor, one in values.items():
+                lines.append(f"{name}, {factor}: " + _line({key: one[key] for key in ("accuracy", "chance", "leak")}))
+    if "audit" in result:
+        lines.append("mutual information of the two codes: " + _line(result["audit"]))
+    for name, values in result.get("verifiability", {}).items():
+        lines.append(f"verifiability, {name}: " + _line(values))
+    return "\n".join(lines)
+
+
+def table(rows: dict[str, dict[str, float]]) -> list[str]:
+    """Rows of figures under their columns, as lines of text."""
+    names = list(dict.fromkeys(name for values in rows.values() for name in values))
+    first = max(map(len, rows), default=0)
+    widths = [max(len(name), 7) for name in names]
+    head = " " * first + "".join(f"  {name:>{width}}" for name, width in zip(names, widths, strict=True))
+    body = [
+        f"{row:<{first}}" + "".join(f"  {_number(values.get(name)):>{width}}" for name, width in zip(names, widths, strict=True))
+        for row, values in rows.items()
+    ]
+    return [head, *body]
+
+
+def _line(values: dict[str, float]) -> str:
+    return ", ".join(f"{key} {_number(value)}" for key, value in values.items())
+
+
+def _number(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"

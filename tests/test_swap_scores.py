@@ -1,0 +1,127 @@
+"""The table of swap scores for systems whose behaviour is known: one that is right, two that copy, one that draws the mean."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import swap_toy
+
+from jaxgan import judges, swap_probes, swap_scores
+
+
+@functools.cache
+def clips() -> swap_toy.Clips:
+    return swap_toy.Clips(n=60)
+
+
+@functools.cache
+def judged() -> judges.Judges:
+    return judges.train(clips(), steps=240, batch=24, renders=1500)
+
+
+@functools.cache
+def found(kind: str) -> dict:
+    return swap_scores.evaluate(
+        swap_toy.make(kind, clips()),
+        {},
+        clips(),
+        judged(),
+        n=120,
+        frames=144,
+        probe_steps=150,
+        audit_steps=200,
+        width=32,
+        facts={"step": 7},
+    )
+
+
+def test_the_truth_is_the_ceiling_in_every_column_and_a_system_that_is_right_reaches_it():
+    table = found("truth")["table"]
+    assert set(table) == set(swap_scores.ROWS) and table["model"] == table["truth"]
+    truth = table["truth"]
+    assert np.isinf(truth["PSNR"]) and truth["SSIM"] == pytest.approx(1) and truth["fg L1"] == truth["MSE [-1,1]"] == 0
+    assert truth["copies x_i"] == truth["copies x_j"] == 0
+    assert min(truth["ID hue"], truth["ID mark"]) > 0.97 and max(truth["leak hue"], truth["leak mark"]) < 0.04
+    assert truth["position px"] < 1.5
+
+
+@pytest.mark.parametrize("kind, row", [("identity", "copies x_i"), ("pose", "copies x_j")])
+def test_a_system_that_copies_is_its_row_of_the_table(kind, row):
+    table = found(kind)["table"]
+    assert table["model"] == table[row]
+    copies = table["model"]
+    own, other = ("copies x_i", "copies x_j") if kind == "identity" else ("copies x_j", "copies x_i")
+    assert copies[own] > 0.85 and copies[other] < 0.3
+    if kind == "identity":
+        assert copies["ID hue"] > 0.97 and copies["leak hue"] < 0.04 and copies["position px"] > 1.5
+    else:
+        assert copies["leak hue"] > 0.97 and copies["position px"] < 1.5
+
+
+def test_the_mean_image_copies_nothing_knows_no_identity_and_is_not_worst_in_psnr():
+    table = found("truth")["table"]
+    mean = table["mean image"]
+    assert mean["PSNR"] > table["copies x_i"]["PSNR"] and mean["copies x_i"] < 0.1
+    assert mean["ID hue"] < 0.6 and mean["fg L1"] > 0.1
+
+
+def test_probes_find_identity_in_a_leaky_pose_code_and_not_in_a_clean_one():
+    clean, leaky = (found(kind)["probes"]["identity from pose code"]["hue"] for kind in ("truth", "leaky"))
+    assert leaky["leak"] > 0.95 and clean["leak"] < 0.35
+    assert found("truth")["probes"]["identity from identity code"]["hue"]["accuracy"] == 1
+    assert min(found("truth")["probes"]["pose from pose code, R2"].values()) > 0.9
+    assert max(found("truth")["probes"]["pose from identity code, R2"].values()) < 0.3
+
+
+def test_retrieval_by_identity_codes_is_perfect_where_they_are_the_identity():
+    assert found("truth")["retrieval"]["identity"]["top1"] == 1
+    assert found("truth")["retrieval"]["pose"]["top1"] < 0.6
+
+
+def test_verifiability_stands_beside_true_generated_and_wrong_images():
+    said = found("pose")["verifiability"]
+    assert set(said) == {"true target", "generated", "wrong identity"}
+    assert said["generated"] == said["wrong identity"]
+
+
+def test_the_result_is_json_and_a_text_that_names_its_protocol():
+    result = found("truth")
+    again = json.loads(json.dumps(swap_scores.plain(result), allow_nan=False))
+    assert again["table"]["truth"]["PSNR"] == "inf" and again["protocol"]["step"] == 7
+    assert again["protocol"]["judges"]["ceiling"]["identity"].keys() == {"hue", "mark"}
+    text = swap_scores.to_text(result)
+    assert clips().digest in text and "mean image" in text and "pairs 120" in text and "seed 1" in text
+
+
+def test_a_set_without_truth_has_what_needs_none():
+    bare = swap_toy.Clips(n=36, drawn=False)
+    result = swap_scores.evaluate(
+        swap_toy.make("truth", clips()), {}, bare, None, n=20, frames=144, probe_steps=10, audit_steps=20, width=8
+    )
+    assert "table" not in result and "probes" not in result
+    assert (
+        result["same clip"]["MSE [-1,1]"] == 0 and result["retrieval"]["identity"]["queries"] > 0 and np.isfinite(result["audit"]["nats"])
+    )
+
+
+def test_clips_of_another_size_and_clips_of_one_group_are_refused():
+    other = swap_toy.Clips(n=4)
+    other.image = (32, 32, 3)
+    with pytest.raises(ValueError, match="takes images of 16 px"):
+        swap_scores.evaluate(swap_toy.make("truth", clips()), {}, other)
+    other.group = np.zeros(4, np.int32)
+    with pytest.raises(ValueError, match="of one group"):
+        swap_scores.draw_pairs(other, 4, 0)
+
+
+def test_the_audit_finds_nothing_in_independent_codes_and_much_in_codes_of_one_clip():
+    rng = np.random.default_rng(0)
+    clip = np.repeat(np.arange(150), 4).astype(np.int32)
+    own = rng.normal(size=(150, 3))[clip]
+    noise = rng.normal(size=(600, 3))
+    free = swap_probes.audit(swap_probes.Codes(own.astype(np.float32), noise.astype(np.float32), clip), steps=300, width=32, rate=1e-3)
+    bound = swap_probes.audit(swap_probes.Codes(own.astype(np.float32), own.astype(np.float32), clip), steps=300, width=32, rate=1e-3)
+    assert abs(free["nats"]) < 0.1 and bound["nats"] > 1
