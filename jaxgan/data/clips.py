@@ -19,11 +19,15 @@ FIGURE_CLIPS = 2400
 """Clips of figures for training where a run names no number: four of each identity."""
 
 
+CACHE_BYTES = 2 << 30
+"""Clips are kept in memory once read where the whole set takes at most this (the sprites for training: 1.2 GB)."""
+
+
 class Clips:
     """Random access to clips whose frames have one size.
 
     ``load(i) -> (frames uint8 [T, H, W, 3], masks bool [T, H, W] or None)`` reads one clip. Clips are kept in memory once read, where all
-    of them take at most ``pipeline.CACHE_BYTES``; else the last one read is.
+    of them take at most ``CACHE_BYTES``; else the last one read is.
     """
 
     def __init__(
@@ -46,7 +50,7 @@ class Clips:
         self.identity = None if identity is None else np.asarray(identity, np.int32)
         self.group = np.asarray(group, np.int32)
         self._load, self._lengths, self._pose, self._render = load, np.asarray(lengths, np.int64), pose, render
-        self._keeps = int(self._lengths.sum()) * (int(np.prod(self.image)) + self.image[0] * self.image[1]) <= pipeline.CACHE_BYTES
+        self._keeps = int(self._lengths.sum()) * (int(np.prod(self.image)) + self.image[0] * self.image[1]) <= CACHE_BYTES
         self._kept: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
         _check(self)
 

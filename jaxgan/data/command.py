@@ -11,8 +11,8 @@ from jaxgan.configure import Data, load_config, nearest, override
 
 
 def import_set(argv: Sequence[str]) -> int:
-    """Images of a folder, with label maps of another where there are any, become a set."""
-    about = "decodes, crops and resizes a folder of images (and one of label maps) once; lists rejects and why"
+    """Images of a folder, with label maps of another where there are any, or clips, become a set."""
+    about = "decodes, crops and resizes a folder of images (and one of label maps), or of clips, once; lists rejects and why"
     parser = Parser("jaxgan data import", description=about)
     parser.add_argument("folder", help="folder of PNG, JPEG or WebP files")
     parser.add_argument("out", help="folder to make: what `--data.source` takes")
@@ -27,9 +27,18 @@ def import_set(argv: Sequence[str]) -> int:
     parser.add_argument("--labels", metavar="FOLDER", help="folder of label maps: PNG files of class numbers with the images' names")
     parser.add_argument("--classes", metavar="FILE", help="with --labels: class names, one a line, class 0 first")
     parser.add_argument("--void", type=int, metavar="ID", help="with --labels: the number of pixels whose class is not known")
+    parser.add_argument("--clips", action="store_true", help="every folder of images and every video file below FOLDER is cut into clips")
+    parser.add_argument("--length", type=int, help="with --clips: frames of a clip (16)")
+    parser.add_argument("--stride", type=int, help="with --clips: each how many-th frame is taken (1)")
     options = parser.parse(argv)
-    own = ("folder", "out", "size", "labels", "classes", "void")
+    own = ("folder", "out", "size", "labels", "classes", "void", "clips", "length", "stride")
     rest = {key: value for key, value in vars(options).items() if key not in own}
+    if options.clips:
+        if options.labels or options.channels != 3:
+            parser.error("--clips: frames have 3 channels and no label maps")
+        return _import_clips(options, rest)
+    if options.length is not None or options.stride is not None:
+        parser.error("--length and --stride cut videos: add --clips")
     if options.labels:
         return _import_pairs(options, rest)
     if options.classes or options.void is not None:
@@ -80,6 +89,18 @@ def _import_pairs(options: argparse.Namespace, rest: dict) -> int:
     first = next(iter(report.pixels.values()))
     for number, (name, pixels) in enumerate(zip(report.classes, first, strict=True)):
         print(f"  {number:3}  {name:<20}{pixels:14,} pixels{'  (void)' if number == report.void else ''}")
+    return 0
+
+
+def _import_clips(options: argparse.Namespace, rest: dict) -> int:
+    from jaxgan.data.clip_import import import_clips
+
+    del rest["channels"]
+    cut = {key: value for key in ("length", "stride") if (value := getattr(options, key)) is not None}
+    report = import_clips(options.folder, options.out, size=_size(options.size), **cut, **rest)
+    counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
+    frames = "x".join(map(str, report.size))
+    print(f"{report.folder}: clips of {report.length} frames of {frames}, {counts}; {len(report.rejects)} videos rejected")
     return 0
 
 
