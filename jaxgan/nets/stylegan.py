@@ -116,7 +116,8 @@ def modulate(x: jax.Array, noise: jax.Array, strength: jax.Array, bias: jax.Arra
 def _modulate(x, noise, strength, bias, scale, shift):
     active = leaky_relu(x + noise * strength + bias)
     wide = at_least_float32(active)
-    mean = wide.mean((1, 2), keepdims=True)
+    first = wide[:, :1, :1]  # a sum of equal numbers may be rounded, a sum of zeros is not: a constant map is its own mean on any machine
+    mean = first + (wide - first).mean((1, 2), keepdims=True)
     inverse = lax.rsqrt(jnp.square(wide - mean).mean((1, 2), keepdims=True) + EPSILON)
     styled = ((wide - mean) * (inverse * (scale + 1)) + shift).astype(x.dtype)
     return styled, (active, noise, strength, mean, inverse, scale)
