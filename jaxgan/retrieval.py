@@ -24,6 +24,7 @@ MEMORY_BYTES = 512 << 20
 """Descriptions that take more lie in a temporary file that is mapped."""
 COMMON = 0.25
 """A colour that fills more than this share of the mean frame is the ground, and counts in no comparison of colours."""
+JITTER = 1e-4
 VERSION = 1
 """Part of a kept index's name: raised when a description changes."""
 
@@ -167,7 +168,13 @@ def encoder(path: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def nearest(
-    vectors: np.ndarray, group: np.ndarray, neighbours: int, *, distance: bool = False, block_bytes: int = BLOCK_BYTES
+    vectors: np.ndarray,
+    group: np.ndarray,
+    neighbours: int,
+    *,
+    distance: bool = False,
+    ties: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest frames of other groups, exact, the same for every block size.
 
@@ -176,22 +183,31 @@ def nearest(
       group: whole numbers [n].
       neighbours: K.
       distance: compare by distance in the place of the inner product.
+      ties: a seed: among frames whose scores differ by less than ``JITTER``, each frame gets others by chance. None: equal ones by number,
+        so that where many frames are equal all get the same few.
       block_bytes: similarities held at a time.
 
     Returns:
-      (int32 [n, K], nearest first, equal ones by number, -1 where none is left; float32 [n, K]: inner products, or minus half the squared
+      (int32 [n, K], nearest first, -1 where none is left; float32 [n, K]: inner products, or minus half the squared
       distances). Candidates are found in float32 and ranked in float64.
     """
     n = len(vectors)
     found, scores = np.full((n, neighbours), -1, np.int32), np.full((n, neighbours), -np.inf, np.float32)
     halves = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float32) / np.float32(2) if distance else None
     candidates = min(n, neighbours + 8)
+    rng = np.random.default_rng((0 if ties is None else ties, 3))
+    # One long row of noise, which every frame reads from a place of its own: what block a frame is in changes nothing.
+    noise = rng.uniform(0, 0 if ties is None else JITTER, 2 * n).astype(np.float32)
+    places = rng.integers(0, n, n)
     rows = max(1, block_bytes // (4 * n))
     for start in range(0, n, rows):
         block = slice(start, min(start + rows, n))
         similar = vectors[block] @ vectors.T
         if distance:
             similar -= halves
+        if ties is not None:
+            for row, place in zip(similar, places[block], strict=True):
+                row += noise[place : place + n]
         similar[group[block, None] == group[None]] = -np.inf
         chosen = (
             np.argpartition(similar, n - candidates, axis=1)[:, n - candidates :]
@@ -204,8 +220,9 @@ def nearest(
             part = slice(first, first + 64)
             here, there = vectors[block][part].astype(np.float64)[:, None], vectors[chosen[part]].astype(np.float64)
             exact = -np.square(here - there).sum(-1) / 2 if distance else (here * there).sum(-1)
-            exact = np.where(other[part], exact.round(9), -np.inf)
-            order = np.argsort(-exact, axis=1, kind="stable")[:, :neighbours]
+            exact = np.where(other[part], exact, -np.inf)
+            rank = exact.round(9) + noise[places[block][part][:, None] + chosen[part]]
+            order = np.argsort(-rank, axis=1, kind="stable")[:, :neighbours]
             best = np.take_along_axis(exact, order, 1)
             at = slice(start + first, start + first + len(order))
             found[at, : order.shape[1]] = np.where(np.isfinite(best), np.take_along_axis(chosen[part], order, 1), -1)
@@ -253,7 +270,14 @@ def build_index(clips: Any, features: str, neighbours: int, seed: int = 0, weigh
             found = random_frames(group, neighbours, seed)
             scores = np.where(found >= 0, 0, -np.inf).astype(np.float32)
         else:
-            found, scores = nearest(vectors, group, neighbours, distance=features == "oracle", block_bytes=block_bytes)
+            found, scores = nearest(
+                vectors,
+                group,
+                neighbours,
+                distance=features == "oracle",
+                ties=seed if features == "oracle" else None,
+                block_bytes=block_bytes,
+            )
         del vectors
     return Index(found, scores, _intersections(colours, found))
 
@@ -269,7 +293,14 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
     if features.startswith("encoder:"):
         return build_index(clips, features, neighbours, seed, weights)
     _check_features(clips, features)
-    settings = (VERSION, clips.digest, features, neighbours, seed if features == "random" else 0, _weights_key(features, weights))
+    settings = (
+        VERSION,
+        clips.digest,
+        features,
+        neighbours,
+        seed if features in ("random", "oracle") else 0,
+        _weights_key(features, weights),
+    )
     folder = os.path.join(data_root(root), "retrieval")
     file = os.path.join(folder, hashlib.sha256(repr(settings).encode()).hexdigest()[:24] + ".npz")
     kept = _read(file, sum(clips.length(i) for i in range(len(clips))), neighbours)

@@ -75,6 +75,16 @@ def test_the_search_agrees_with_all_products_in_double_precision_at_any_block_si
         assert found.dtype == np.int32
 
 
+def test_of_many_frames_in_one_pose_each_gets_others_by_chance_and_none_that_is_further():
+    vectors = np.repeat(np.array([[0.0, 0.0], [0.0, 1.0]], np.float32), 60, 0)
+    group = np.arange(120)
+    found, scores = retrieval.nearest(vectors, group, 4, distance=True, ties=5)
+    assert (found // 60 == np.arange(120)[:, None] // 60).all() and (scores == 0).all()
+    assert np.bincount(found.reshape(-1), minlength=120).max() < 16 and len(np.unique(found)) > 100
+    np.testing.assert_array_equal(found, retrieval.nearest(vectors, group, 4, distance=True, ties=5, block_bytes=1000)[0])
+    assert (found != retrieval.nearest(vectors, group, 4, distance=True, ties=6)[0]).any()
+
+
 def test_what_is_missing_of_k_neighbours_is_minus_one():
     vectors = np.eye(4, dtype=np.float32)
     found, scores = retrieval.nearest(vectors, np.array([0, 0, 0, 1]), 3)

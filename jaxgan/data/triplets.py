@@ -31,7 +31,7 @@ class Triplets:
     quality: float = 20.0
     """Percentile of each clip's scores below which a neighbour is dropped."""
     seed: int = 0
-    """Of 'random' neighbours."""
+    """Of 'random' neighbours, and of the choice among equally near ones for 'oracle'."""
     weights: str = ""
     """convnet only: VGG-16's file; empty: where `jaxgan weights` keeps it."""
 
