@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,9 +25,10 @@ MEMORY_BYTES = 512 << 20
 """Descriptions that take more lie in a temporary file that is mapped."""
 COMMON = 0.25
 """A colour that fills more than this share of the mean frame is the ground, and counts in no comparison of colours."""
-JITTER = 1e-4
 VERSION = 1
 """Part of a kept index's name: raised when a description changes."""
+JITTER = 1e-4
+"""Noise that decides among equally near frames, in units of a score."""
 
 
 class Index(NamedTuple):
@@ -303,9 +305,12 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
     )
     folder = os.path.join(data_root(root), "retrieval")
     file = os.path.join(folder, hashlib.sha256(repr(settings).encode()).hexdigest()[:24] + ".npz")
-    kept = _read(file, sum(clips.length(i) for i in range(len(clips))), neighbours)
+    frames = sum(clips.length(i) for i in range(len(clips)))
+    kept = _read(file, frames, neighbours)
     if kept is not None:
         return kept
+    if frames >= 20_000:  # minutes, and once
+        print(f"searching the neighbours of {frames:,} frames of {clips.name} by {features}, once", file=sys.stderr)
     index = build_index(clips, features, neighbours, seed, weights)
     out = io.BytesIO()
     np.savez(out, **index._asdict())

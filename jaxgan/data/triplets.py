@@ -8,6 +8,7 @@ here.
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import numpy as np
 
@@ -128,8 +129,23 @@ class TripletSource:
 
 
 def open_triplets(data: configure.Data, image: tuple[int, int, int], settings: Triplets = Triplets()) -> TripletSource:  # noqa: B008
-    """`TripletSource` of the clips that `data` names."""
-    return TripletSource(open_clips(data, image), settings, root=data.root)
+    """`TripletSource` of the clips that `data` names; what `guards` say of it goes to stderr in one line, as a warning where it is wrong."""
+    source = TripletSource(open_clips(data, image), settings, root=data.root)
+    print(told(source, guards(source, 200)), file=sys.stderr)
+    return source
+
+
+def told(source: TripletSource, found: dict[str, float]) -> str:
+    """One line of what `guards` found."""
+    settings = source.settings
+    line = (
+        f"triplets of {source.name} by {settings.features}: {found['neighbours']:.1f} of {settings.neighbours} neighbours left, "
+        f"{found['frames']:.0%} of the frames are targets, mean colour intersection {found['colours']:.2f}, "
+        f"{found['same_pixels']:.1%} of the pose images are the target"
+    )
+    if found["same_pixels"] >= 0.01 and settings.features != "none":
+        line += " (1% or more: copying the pose image pays; use other features, or clips that are less alike)"
+    return line
 
 
 def guards(source: TripletSource, n: int = 512, seed: int = 0) -> dict[str, float]:

@@ -90,11 +90,14 @@ def test_a_run_that_is_resumed_draws_the_triplets_that_it_would_have_drawn(drawn
             np.testing.assert_array_equal(found[key], expected[key])
 
 
-def test_a_set_on_disk_gives_triplets_and_keeps_its_index_beside_it(tmp_path):
+def test_a_set_on_disk_gives_triplets_keeps_its_index_beside_it_and_says_how_good_they_are(tmp_path, capsys):
     data = configure.Data(source="figures", root=str(tmp_path), count=40)
     source = triplets.open_triplets(data, (32, 32, 3), triplets.Triplets())
     assert source[0]["image"].shape == (3, 32, 32, 3) and source.image == (3, 32, 32, 3)
     assert len(list((tmp_path / "retrieval").iterdir())) == 1
+    said = capsys.readouterr().err
+    assert "by hog" in said and "of 8 neighbours left" in said and "0.0% of the pose images are the target" in said
+    assert "copying the pose image pays" in triplets.told(source, {**triplets.guards(source, 5), "same_pixels": 0.02})
 
 
 def test_guards_tell_a_retrieval_of_copies_from_one_of_poses(drawn, root):
