@@ -129,7 +129,7 @@ class TripletSource:
 
 
 def open_triplets(data: configure.Data, image: tuple[int, int, int], settings: Triplets = Triplets()) -> TripletSource:  # noqa: B008
-    """`TripletSource` of the clips that `data` names; what `guards` say of it goes to stderr in one line, as a warning where it is wrong."""
+    """`TripletSource` of the clips that `data` names; what `guards` say of it goes to stderr in one line, with a warning if need be."""
     source = TripletSource(open_clips(data, image), settings, root=data.root)
     print(told(source, guards(source, 200)), file=sys.stderr)
     return source
