@@ -112,9 +112,10 @@ def targets(columns: Sequence[Column], poses: np.ndarray) -> np.ndarray:
 def train(
     clips: Any, *, steps: int = 2500, batch: int = 64, renders: int = 20_000, seed: int = 0, say: Callable[[str], None] | None = None
 ) -> Judges:
-    """Judges of a set that can be drawn: identities uniform over all combinations, poses of the first nine tenths of its clips.
+    """Judges of a set that can be drawn: identities uniform over all combinations, poses from the first nine tenths of its clips.
 
-    The ceiling is of renders with the poses of the other clips. ``say`` is told of the progress.
+    Every number of a training pose is that of another frame, so that few clips give many poses. The ceiling is of renders with the poses of
+    the other clips as they are. ``say`` is told of the progress.
 
     Raises:
       ValueError: a set without ``render``, factors or poses.
@@ -124,7 +125,7 @@ def train(
     rng = np.random.default_rng((seed, 0))
     renders = max(1, min(renders, RENDERS_BYTES // (3 * size * size)))
     split = max(1, len(clips) * 9 // 10)
-    images, identities, poses = _renders(clips, clip[:split], renders, rng)
+    images, identities, poses = _renders(clips, clip[:split], renders, rng, mixed=True)
     if say:
         say(f"judges: {renders:,} renders of {clips.name}")
     wanted = targets(columns, poses)
@@ -253,11 +254,13 @@ def _check(clips: Any) -> list[int]:
     return list(range(len(clips)))
 
 
-def _renders(clips: Any, chosen: Sequence[int], n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _renders(
+    clips: Any, chosen: Sequence[int], n: int, rng: np.random.Generator, mixed: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     identities = np.stack([rng.integers(0, count, n) for _, count in clips.factors], 1).astype(np.int32)
-    all_poses = [clips.pose(i) for i in chosen]
-    clip = rng.integers(0, len(all_poses), n)
-    poses = np.stack([all_poses[i][rng.integers(0, len(all_poses[i]))] for i in clip]).astype(np.float32)
+    known = np.concatenate([clips.pose(i) for i in chosen]).astype(np.float32)
+    rows = rng.integers(0, len(known), (n, known.shape[1] if mixed else 1))
+    poses = known[rows, np.arange(known.shape[1])]
     return np.stack([clips.render(*pair)[0] for pair in zip(identities, poses, strict=True)]), identities, poses
 
 

@@ -6,6 +6,7 @@ Every sub-command takes the run of a system that learns the two codes (identity_
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ class Options:
     """figures only: clips of the set; 0: its own number."""
     ground: str = "plain"
     """figures only: plain, clip or frame."""
+    root: str = ""
+    """Folder of prepared sets; empty: $JAXGAN_DATA, else the user's cache folder."""
     seed: int = 1
     """Of what is drawn at random."""
     batch: int = 32
@@ -100,9 +103,9 @@ class Evaluate(Options):
     judge_steps: int = 2500
     """Training of judges that are not there yet."""
     probe_steps: int = 1000
-    """Training of each probe."""
+    """Training of each probe; 0: none."""
     audit_steps: int = 2000
-    """Training of the audit's estimator."""
+    """Training of the audit's estimator; 0: none."""
 
 
 COMMANDS: dict[str, type] = {"grid": Grid, "drive": Drive, "interpolate": Interpolate, "codes": Codes, "evaluate": Evaluate}
@@ -124,7 +127,7 @@ def run(command: str, path: str, options: Any, say: Callable[[str], None] = lamb
 
 def check(command: str, options: Any) -> Path:
     """Refuses numbers out of range and outputs that are there; the local path of the output."""
-    for name in ("batch", "identities", "poses", "frames", "n", "judge_steps", "probe_steps", "audit_steps"):
+    for name in ("batch", "identities", "poses", "frames", "n", "judge_steps"):
         if getattr(options, name, 1) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}: give at least 1")
     if getattr(options, "steps", 2) < 2:
@@ -151,7 +154,7 @@ def open_set(options: Any, swapper: Swapper) -> Any:
     """The clips of these options, of the swapper's size; ValueError or FileNotFoundError where they do not serve."""
     from jaxgan.data import clips as sets
 
-    given = {"source": options.data, "split": options.split, "count": options.count, "ground": options.ground}
+    given = {"source": options.data, "split": options.split, "count": options.count, "ground": options.ground, "root": options.root}
     clips = sets.open_clips(configure.Data(**given), (swapper.size, swapper.size, 3))
     if tuple(clips.image[:2]) != (swapper.size, swapper.size):
         raise ValueError(
@@ -166,14 +169,13 @@ def _signed(images: Any) -> jax.Array:
 
 def encode(swapper: Swapper, params: Any, part: str, images: np.ndarray, batch: int) -> Any:
     """Codes of images uint8 [n, S, S, 3], on the host; ``part``: 'identity' or 'pose'."""
-    function = jax.jit(lambda images: getattr(swapper, part)(params, _signed(images)))
-    return in_blocks(function, images, block=batch)
+    function = jax.jit(lambda params, images: getattr(swapper, part)(params, _signed(images)))
+    return in_blocks(functools.partial(function, params), images, block=batch)
 
 
 def decode(swapper: Swapper, params: Any, identity: Any, pose: Any, batch: int) -> np.ndarray:
     """uint8 [n, S, S, 3] of codes with n rows each."""
-    function = jax.jit(lambda identity, pose: swapper.decode(params, identity, pose))
-    return viz.to_uint8(in_blocks(function, identity, pose, block=batch))
+    return viz.to_uint8(in_blocks(functools.partial(jax.jit(swapper.decode), params), identity, pose, block=batch))
 
 
 def take(code: Any, rows: Any) -> Any:
@@ -213,8 +215,8 @@ def grid(swapper: Swapper, params: Any, clips: Any, options: Grid, out: Path, fa
 
 def score_maps(swapper: Swapper, params: Any, made: np.ndarray, reference: np.ndarray, batch: int) -> np.ndarray:
     """Verifiability of every pixel as grey images uint8 [n, S, S, 3]: black -1, white 1."""
-    function = jax.jit(lambda a, b: swapper.trace(params, _signed(a), _signed(b))["score"])
-    score = viz.to_uint8(np.clip(in_blocks(function, made, reference, block=batch), -1, 1))
+    function = jax.jit(lambda params, a, b: swapper.trace(params, _signed(a), _signed(b))["score"])
+    score = viz.to_uint8(np.clip(in_blocks(functools.partial(function, params), made, reference, block=batch), -1, 1))
     times = swapper.size // score.shape[1]
     return np.repeat(score.repeat(times, 1).repeat(times, 2)[..., None], 3, -1)
 
@@ -269,8 +271,9 @@ def codes(swapper: Swapper, params: Any, clips: Any, options: Codes, out: Path, 
     images = np.stack([clips.frame(i, t) for i, t in places])
     arrays = {}
     for part, vector in (("identity", swapper.identity_vector), ("pose", swapper.pose_vector)):
-        function = jax.jit(lambda images, part=part, vector=vector: vector(getattr(swapper, part)(params, _signed(images))))
-        arrays[part] = np.ascontiguousarray(in_blocks(function, images, block=options.batch), np.float32)
+        function = jax.jit(lambda params, images, part=part, vector=vector: vector(getattr(swapper, part)(params, _signed(images))))
+        found = in_blocks(functools.partial(function, params), images, block=options.batch)
+        arrays[part] = np.ascontiguousarray(found, np.float32)
     clip, frame = np.array(places, np.int32).T
     arrays |= {"clip": np.ascontiguousarray(clip), "frame": np.ascontiguousarray(frame)}
     about = {**facts, "set": clips.name, "set digest": clips.digest}

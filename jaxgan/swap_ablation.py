@@ -73,7 +73,7 @@ def run(
     if place.exists() and not place.is_dir():
         raise FileExistsError(f"--workdir is {workdir}, which is a file: name a folder")
     data = experiment.data
-    options = Evaluate(str(place), data.source, split, data.count, data.ground, n=n, probe_steps=probe_steps, audit_steps=audit_steps)
+    options = Evaluate(str(place), data.source, split, data.count, data.ground, data.root)
     results: dict[str, Any] = {}
     known: Any = None
     for name, variant in found.items():

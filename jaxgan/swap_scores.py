@@ -7,6 +7,7 @@ Only the last is right in everything; the mean image has a better PSNR than both
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,7 @@ def evaluate(
       n: pairs of two clips.
       batch: images computed at once.
       frames: most frames whose codes are probed.
+      probe_steps, audit_steps: training of each probe and of the audit's estimator; 0: none.
       width: of the audit's estimator.
       facts: what else the protocol shall say, for instance the run's step.
 
@@ -101,10 +103,10 @@ def evaluate(
     label = codes.clip if clips.identity is None else np.unique(clips.identity, axis=0, return_inverse=True)[1].reshape(-1)[codes.clip]
     result["retrieval"] = {name: swap.retrieval(getattr(codes, name), label) for name in ("identity", "pose")}
     say("probes")
-    probed = _probes(codes, at, clips, probe_steps, seed)
+    probed = _probes(codes, at, clips, probe_steps, seed) if probe_steps else {}
     if probed:
         result["probes"] = probed
-    if len(np.unique(codes.clip)) >= 10:
+    if audit_steps and len(np.unique(codes.clip)) >= 10:
         say(f"audit of mutual information, {audit_steps:,} steps")
         result["audit"] = swap_probes.audit(codes, steps=audit_steps, seed=seed, width=width)
     return result
@@ -137,31 +139,31 @@ class _Applied:
         self.swapper, self._params, self._batch = swapper, params, batch
 
     def swap(self, identity: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        def some(who: Any, how: Any) -> jax.Array:
-            one = self.swapper
-            return one.decode(self._params, one.identity(self._params, _signed(who)), one.pose(self._params, _signed(how)))
+        one = self.swapper
 
-        return viz.to_uint8(in_blocks(self._compiled(some), identity, pose, block=self._batch))
+        def some(params: Any, who: Any, how: Any) -> jax.Array:
+            return one.decode(params, one.identity(params, _signed(who)), one.pose(params, _signed(how)))
+
+        return viz.to_uint8(self._made(some, identity, pose))
 
     def codes(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        def some(images: Any) -> tuple[jax.Array, jax.Array]:
-            one, given = self.swapper, _signed(images)
-            identity, pose = one.identity(self._params, given), one.pose(self._params, given)
-            return one.identity_vector(identity), one.pose_vector(pose)
+        one = self.swapper
 
-        return in_blocks(self._compiled(some), images, block=self._batch)
+        def some(params: Any, images: Any) -> tuple[jax.Array, jax.Array]:
+            given = _signed(images)
+            return one.identity_vector(one.identity(params, given)), one.pose_vector(one.pose(params, given))
+
+        return self._made(some, images)
 
     def trace(self, images: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-        def some(images: Any, reference: Any) -> dict[str, jax.Array]:
-            return {
-                name: array.mean((1, 2)) for name, array in self.swapper.trace(self._params, _signed(images), _signed(reference)).items()
-            }
+        def some(params: Any, images: Any, reference: Any) -> dict[str, jax.Array]:
+            return {name: array.mean((1, 2)) for name, array in self.swapper.trace(params, _signed(images), _signed(reference)).items()}
 
-        found = in_blocks(self._compiled(some), images, reference, block=self._batch)
+        found = self._made(some, images, reference)
         return {name: float(found[name].mean()) for name in ("score", "residual")}
 
-    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.jit(function)
+    def _made(self, function: Callable[..., Any], *images: np.ndarray) -> Any:
+        return in_blocks(functools.partial(jax.jit(function), self._params), *images, block=self._batch)
 
 
 def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[str, Any], judges: judging.Judges | None) -> dict[str, float]:

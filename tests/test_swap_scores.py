@@ -24,18 +24,8 @@ def judged() -> judges.Judges:
 
 @functools.cache
 def found(kind: str) -> dict:
-    return swap_scores.evaluate(
-        swap_toy.make(kind, clips()),
-        {},
-        clips(),
-        judged(),
-        n=120,
-        frames=144,
-        probe_steps=150,
-        audit_steps=200,
-        width=32,
-        facts={"step": 7},
-    )
+    steps = {"probe_steps": 0, "audit_steps": 0} if kind in ("identity", "pose") else {"probe_steps": 300, "audit_steps": 0}
+    return swap_scores.evaluate(swap_toy.make(kind, clips()), {}, clips(), judged(), n=120, frames=480, **steps, facts={"step": 7})
 
 
 def test_the_truth_is_the_ceiling_in_every_column_and_a_system_that_is_right_reaches_it():
@@ -61,10 +51,10 @@ def test_a_system_that_copies_is_its_row_of_the_table(kind, row):
         assert copies["leak hue"] > 0.97 and copies["position px"] < 1.5
 
 
-def test_the_mean_image_copies_nothing_knows_no_identity_and_is_not_worst_in_psnr():
+def test_the_mean_image_is_as_near_to_the_source_as_to_the_truth_and_better_than_a_copy_without_knowing_who():
     table = found("truth")["table"]
     mean = table["mean image"]
-    assert mean["PSNR"] > table["copies x_i"]["PSNR"] and mean["copies x_i"] < 0.1
+    assert mean["MSE [-1,1]"] < table["copies x_i"]["MSE [-1,1]"] and 0.25 < mean["copies x_i"] < 0.75
     assert mean["ID hue"] < 0.6 and mean["fg L1"] > 0.1
 
 
@@ -97,7 +87,7 @@ def test_the_result_is_json_and_a_text_that_names_its_protocol():
 
 
 def test_a_set_without_truth_has_what_needs_none():
-    bare = swap_toy.Clips(n=36, drawn=False)
+    bare = swap_toy.Clips(n=60, drawn=False)
     result = swap_scores.evaluate(
         swap_toy.make("truth", clips()), {}, bare, None, n=20, frames=144, probe_steps=10, audit_steps=20, width=8
     )
