@@ -282,7 +282,8 @@ def _sprites(data: configure.Data, image: tuple[int, int, int]) -> Clips:
 class PairSource:
     """Two frames of one clip, drawn anew each time: a source for ``pipeline.batches``.
 
-    ``draw(i, rng) -> {'image': uint8 [2, H, W, 3], 'clip': int32 ()}``. `same`: the two may be one and the same frame.
+    ``draw(i, rng) -> {'image': uint8 [2, H, W, 3], 'group': int32 ()}``, the clip's entry of ``Clips.group``: samples of one group show
+    the same identity. `same`: the two may be one and the same frame.
     """
 
     def __init__(self, clips: Clips, same: bool = False):
@@ -294,7 +295,7 @@ class PairSource:
 
     def draw(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         chosen = rng.choice(self.clips.length(i), 2, replace=self.same)
-        return {"image": self.clips.frames(i)[chosen], "clip": np.asarray(i, np.int32)}
+        return {"image": self.clips.frames(i)[chosen], "group": np.asarray(self.clips.group[i], np.int32)}
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         return self.draw(i, np.random.default_rng((0, int(i))))

@@ -216,7 +216,7 @@ def simultaneous_step(networks: Networks, players: dict[str, Player], state: Sta
     changed, log = advance(networks.config, state.model, read)
     ema = state.ema
     if ema:
-        ema = follow(ema, params, half_life_decay(batch["clip"].shape[0], networks.config.ema))
+        ema = follow(ema, params, half_life_decay(batch["group"].shape[0], networks.config.ema))
     return State(state.step + 1, params, opt, {**state.model, **changed}, ema, state.frozen), info | log
 
 
@@ -261,8 +261,8 @@ def open_source(config: Config, data: Any) -> Any:
 
 
 def blank(config: Config, n: int) -> dict[str, np.ndarray]:
-    """n pairs of no content; every one of another clip."""
-    return {"image": np.zeros((n, 2, config.side, config.side, 3), np.uint8), "clip": np.arange(n, dtype=np.int32)}
+    """n pairs of no content; every one of another group."""
+    return {"image": np.zeros((n, 2, config.side, config.side, 3), np.uint8), "group": np.arange(n, dtype=np.int32)}
 
 
 def flip_images(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:

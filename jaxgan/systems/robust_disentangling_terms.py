@@ -84,7 +84,7 @@ def terms(networks: Networks, params: Tree, frozen: Tree, model: Tree, batch: Ba
       params: parameters of all networks by name.
       frozen: {'vgg': ...} for ``perceptual`` 'vgg', else {}.
       model: {'T': {'multiplier', 'average', 'updates'}, 'T_prime': {'gamma', 'average'}}.
-      batch: 'image' uint8 [B, 2, S, S, 3], two images of the same identity, and 'clip' int32 [B], whose; B at least 2.
+      batch: 'image' uint8 [B, 2, S, S, 3], two images of the same identity, and 'group' int32 [B], whose; B at least 2.
       key: for the noise of the pose codes, the roll of the identity codes and the crop that VGG sees.
 
     Returns:
@@ -103,7 +103,7 @@ def terms(networks: Networks, params: Tree, frozen: Tree, model: Tree, batch: Ba
     else:  # one noise for the decoder, one that both classifiers share
         noise = jax.random.normal(jax.random.fold_in(key, 0), (2, *given.mean.shape))
         pi, judged = (disentangling.draw(given, part) for part in noise)
-    other, counted = strangers(hold(alpha), batch["clip"], jax.random.fold_in(key, 1))
+    other, counted = strangers(hold(alpha), batch["group"], jax.random.fold_in(key, 1))
 
     picture = networks.apply("D", params, pi, alpha)
     if c.perceptual == "vgg":
@@ -166,13 +166,13 @@ def advance(config: Any, model: Tree, read: dict[str, jax.Array]) -> tuple[dict[
     return new, log
 
 
-def strangers(alpha: jax.Array, clip: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Identity codes [B, e] rolled by a random number of samples, never 0, and which of them [B] are of another clip than the sample.
+def strangers(alpha: jax.Array, group: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Identity codes [B, e] rolled by a random number of samples, never 0, and which of them [B] are of another group than the sample.
 
     Chosen here; the published code reverses the batch, which pairs the middle sample of an odd batch with itself.
     """
     shift = jax.random.randint(key, (), 1, alpha.shape[0])
-    return jnp.roll(alpha, shift, 0), clip != jnp.roll(clip, shift, 0)
+    return jnp.roll(alpha, shift, 0), group != jnp.roll(group, shift, 0)
 
 
 def to_float(images: jax.Array) -> jax.Array:

@@ -174,12 +174,12 @@ def test_clips_that_nothing_can_be_learned_from_are_refused(frames, options, mes
 
 def test_pairs_are_two_different_frames_of_one_clip_and_all_of_them_come():
     frames = ramps()
-    source = clips.PairSource(clips.in_memory(frames))
+    source = clips.PairSource(clips.in_memory(frames, group=[4, 4, 7]))
     assert len(source) == 3 and source.image == (2, 16, 16, 3)
     seen = set()
     for k in range(200):
         drawn = source.draw(k % 3, np.random.default_rng(k))
-        assert drawn["clip"] == k % 3 and drawn["clip"].dtype == np.int32 and drawn["clip"].shape == ()
+        assert drawn["group"] == (4, 4, 7)[k % 3] and drawn["group"].dtype == np.int32 and drawn["group"].shape == ()
         places = [next(t for t in range(4) if (frames[k % 3, t] == image).all()) for image in drawn["image"]]
         seen.add(tuple(places))
     assert seen == {(a, b) for a in range(4) for b in range(4) if a != b}
@@ -202,6 +202,6 @@ def test_a_run_that_is_resumed_draws_the_pairs_that_it_would_have_drawn():
     resumed.set_state(state)
     for expected in rest:
         found = next(resumed)
-        for key in ("image", "clip"):
+        for key in ("image", "group"):
             np.testing.assert_array_equal(found[key], expected[key])
     assert first[0]["image"].shape == (4, 2, 16, 16, 3)

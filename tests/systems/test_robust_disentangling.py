@@ -40,7 +40,7 @@ class Pairs:
         return len(self.frames)
 
     def draw(self, i, rng):
-        return {"image": self.frames[i, rng.choice(5, 2, replace=False)], "clip": np.int32(i)}
+        return {"image": self.frames[i, rng.choice(5, 2, replace=False)], "group": np.int32(i)}
 
     def __getitem__(self, i):
         return self.draw(i, np.random.default_rng((0, int(i))))
@@ -121,7 +121,7 @@ def test_the_sum_of_all_terms_gives_each_player_the_gradient_of_its_own_loss(gra
 def test_the_terms_are_the_formulas(state):
     """From the networks' outputs, in double precision."""
     batch, key = batch_of(4), jax.random.key(1)
-    batch["clip"] = np.asarray([0, 0, 1, 2], np.int32)
+    batch["group"] = np.asarray([0, 0, 1, 2], np.int32)
     config = dataclasses.replace(CONFIG, epsilon=-1.0)
     found, read = jax.jit(lambda: parts.terms(parts.Networks(config), state.params, {}, state.model, batch, key))()
     images = batch["image"].astype(np.float64) / 127.5 - 1
@@ -131,7 +131,7 @@ def test_the_terms_are_the_formulas(state):
     mean, logvar = np.asarray(given.mean, np.float64), np.asarray(given.logvar, np.float64)
     pi, judged = mean + np.exp(0.5 * logvar) * noise
     picture = np.asarray(NETWORKS.apply("D", state.params, jnp.asarray(pi, jnp.float32), alpha), np.float64)
-    other, counted = parts.strangers(alpha, jnp.asarray(batch["clip"]), jax.random.fold_in(key, 1))
+    other, counted = parts.strangers(alpha, jnp.asarray(batch["group"]), jax.random.fold_in(key, 1))
     squares = (picture - images[:, 0]) ** 2
     np.testing.assert_allclose(found["reconstruction"], squares.sum((1, 2, 3)).mean(), rtol=1e-4)
     np.testing.assert_allclose(read["error"], squares.mean(), rtol=1e-4)
@@ -354,11 +354,11 @@ def test_a_run_reads_pairs_of_frames_of_one_clip_and_its_blanks_are_like_them():
     assert source.same and len(source) == 3
     drawn, empty = source[2], system.reads.blank(2)
     assert {name: np.stack([drawn[name]] * 2).shape for name in empty} == {name: array.shape for name, array in empty.items()}
-    assert all(np.asarray(drawn[name]).dtype == array.dtype for name, array in empty.items()) and drawn["clip"] == 2
+    assert all(np.asarray(drawn[name]).dtype == array.dtype for name, array in empty.items()) and drawn["group"] == source.clips.group[2]
 
 
 def test_mirrored_images_are_about_half_and_each_for_itself():
-    batch = {"image": np.random.default_rng(0).integers(0, 256, (200, 2, 8, 8, 3)).astype(np.uint8), "clip": np.zeros(200, np.int32)}
+    batch = {"image": np.random.default_rng(0).integers(0, 256, (200, 2, 8, 8, 3)).astype(np.uint8), "group": np.zeros(200, np.int32)}
     moved = robust.system(dataclasses.replace(CONFIG, flip=True)).prepare(batch, np.random.default_rng(1))["image"]
     mirrored = (moved == batch["image"][..., ::-1, :]).all((2, 3, 4))
     kept = (moved == batch["image"]).all((2, 3, 4))
