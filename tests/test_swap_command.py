@@ -95,6 +95,7 @@ def test_codes_are_written_with_their_clip_and_frame(family, tmp_path):
     assert json.loads(metadata["about"])["set digest"] == CLIPS.digest
 
 
+@pytest.mark.slow
 def test_scores_are_written_and_the_judges_are_kept(family, tmp_path, capsys, monkeypatch):
     out = tmp_path / "scores"
     few = ["--n", "20", "--judge_steps", "4", "--probe_steps", "4", "--audit_steps", "4"]

@@ -28,6 +28,7 @@ def found(kind: str) -> dict:
     return swap_scores.evaluate(swap_toy.make(kind, clips()), {}, clips(), judged(), n=120, frames=480, **steps, facts={"step": 7})
 
 
+@pytest.mark.slow
 def test_the_truth_is_the_ceiling_in_every_column_and_a_system_that_is_right_reaches_it():
     table = found("truth")["table"]
     assert set(table) == set(swap_scores.ROWS) and table["model"] == table["truth"]
