@@ -79,6 +79,7 @@ def test_words_of_a_field_do_not_reach_the_command():
     assert fields == "--run.mesh 4 -1 --model.gp_weight=1e-3 --model.full 3 4".split()
 
 
+@pytest.mark.slow
 def test_the_command_trains_resumes_and_leaves_a_foreign_workdir_alone(capsys, tmp_path):
     room = ["--quiet", "--data.root", f"{tmp_path}/data", "--workdir", f"{tmp_path}/run"]
     argv = ["train", SCENES, "--tiny", *room]

@@ -62,6 +62,7 @@ def test_a_grid_files_and_boxes_show_the_images_of_the_seed(folder, tmp_path):
     np.testing.assert_array_equal(viz.read_png(tmp_path / "box.png"), images[0, 3:10, 5:11])
 
 
+@pytest.mark.slow
 def test_a_coordinate_on_the_lattice_is_that_patch_of_the_image(folder, tmp_path):
     image = images_of(folder, 0, 1)[0]
     sample(folder, "--out", tmp_path / "at.png", "--n", 1, "--at", -1, 1, "1", "-1")

@@ -21,6 +21,8 @@ FILES = [
     "MP3D_256x768_N2M2S128",
     "LSUN_256x256_N2M2S128_Extrapolation",
 ]
+FAST = ("CelebA_64x64_N2M2S32", "CelebA_128x128_N2M2S64_PatchGuided")
+CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in FILES]
 TRAIN, INFER = {"atol": 5e-5, "rtol": 1e-5}, {"atol": 1e-5, "rtol": 1e-5}
 
 
@@ -83,12 +85,12 @@ def locate(request, golden: Path) -> Path:
     return path if path.exists() else request.getfixturevalue("shared") / "golden" / path.name
 
 
-@pytest.fixture(scope="module", params=FILES)
+@pytest.fixture(scope="module", params=CASES)
 def case(request, golden):
     return load(locate(request, golden))
 
 
-@pytest.fixture(params=FILES)
+@pytest.fixture(params=CASES)
 def exact(request, golden):
     """As ``case``, the networks in float64 where float32 would measure rounding: conditional batch norm divides by the variance, which
     amplifies it to 1e-4 of a pixel in these three. The reference is float32 arithmetic too, and this is its distance from the formulas."""

@@ -69,6 +69,7 @@ def test_the_projector_lowers_lpips_and_keeps_its_noise_normal():
         np.testing.assert_allclose(np.square(array).mean((1, 2)), 1, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_plus_goes_on_with_the_noise_maps_from_the_code_it_found(style, photos):
     options = dataclasses.replace(PIXELS, method="image2stylegan++", steps=12, noise_steps=12, noise_learning_rate=0.1)
     found = method.embed(style, photos[:1], options, networks=method.Networks())
@@ -104,6 +105,7 @@ def test_noise_maps_that_hold_their_strength_keep_it_and_are_never_worse_than_be
         assert value < 500 * stored[name], name
 
 
+@pytest.mark.slow
 def test_the_projector_draws_noise_of_the_generators_strength_or_takes_that_of_the_start(monkeypatch):
     style, size = small_style.mobile(), (1, 16, 16, 3)
     problem = method.prepare(style, Options(method="projector", steps=1), small_style.networks())

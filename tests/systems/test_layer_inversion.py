@@ -134,6 +134,7 @@ def test_a_run_stopped_within_a_stage_and_at_its_end_is_the_same_run(whole, tmp_
     assert leaves(tmp_path / "run", 12) == leaves(whole, 12)
 
 
+@pytest.mark.slow
 def test_what_a_run_shows_is_an_image_beside_what_is_made_of_its_code():
     chain = open_generator(GENERATOR)
     made = layer_inversion.system(experiment(STAGES).model, chain)
@@ -202,6 +203,7 @@ def _saved(folder: Path, seed: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_where_its_generator_has_changed(tmp_path):
     path = _saved(tmp_path / "generator", 0)
     given = experiment(("layer1",), generator=str(path))
@@ -214,6 +216,7 @@ def test_a_run_is_not_resumed_where_its_generator_has_changed(tmp_path):
     assert leaves(tmp_path / "run", 2) == before and checkpoint.steps_in(tmp_path / "run" / "checkpoints") == [2]
 
 
+@pytest.mark.slow
 def test_a_run_takes_encoders_from_runs_of_single_stages(tmp_path):
     for stage in ("layer1", "layer3"):
         train(experiment((stage,), steps=1), tmp_path / stage, quiet=True)
@@ -229,6 +232,7 @@ def test_a_run_takes_encoders_from_runs_of_single_stages(tmp_path):
         open_encoder(tmp_path / "layer1", open_generator(GENERATOR))
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_steps_of_one():
     """Losses of three steps; statistics of the first, behind which Adam moves on the rounding of biases that have no gradient."""
     batch = {"sample": np.arange(8, dtype=np.int32)}

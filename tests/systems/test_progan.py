@@ -91,6 +91,7 @@ def test_the_players_losses_are_of_the_images_that_g_makes_before_they_are_clipp
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 def test_a_step_on_eight_devices_equals_one():
     """Minibatch deviation compares images of different devices: groups are made of the whole batch."""
     state, step = filled(STILL), STILL.system().step

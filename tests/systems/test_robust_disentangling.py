@@ -234,6 +234,7 @@ def stepped():
     return system, jax.jit(system.step)
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn_pairs_and_everything_is_finite(stepped):
     system, step = stepped
     state, batch, first = jax.jit(system.init)(jax.random.key(0)), batch_of(8), None
@@ -284,6 +285,7 @@ def compare(one, two):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(b).max()))
 
 
+@pytest.mark.slow
 def test_eight_devices_make_the_same_step_as_one(stepped, state):
     system, step = stepped
     batch, mesh = batch_of(16), parallel.make_mesh((8, 1))

@@ -201,6 +201,7 @@ def test_settings_that_cannot_work_are_named(changes, text):
         dataclasses.replace(CONFIG, **changes)
 
 
+@pytest.mark.slow
 def test_the_card_trains_resumes_shows_overlays_and_draws_no_images(tmp_path, capsys):
     room = ["--quiet", "--data.root", f"{tmp_path}/data", "--workdir", f"{tmp_path}/run"]
     assert main(["train", str(CARD), "--tiny", *room, "--stop-after-steps", "3"]) == 0

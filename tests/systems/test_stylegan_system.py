@@ -152,6 +152,7 @@ def test_hinge_without_r1_takes_no_slopes():
     assert convolutions(0.0) < convolutions(3.0)
 
 
+@pytest.mark.slow
 def test_a_step_on_eight_devices_equals_one():
     """Minibatch deviation compares images of different devices: groups are made of the whole batch."""
     stage, state = SMALL.system().stages[1], filled(SMALL)
