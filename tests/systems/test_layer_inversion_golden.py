@@ -1,7 +1,8 @@
 """Corrections and searches of the latent against the published code's own loops on small networks of 128 px.
 
 In double precision every row of every recorded part is held to 1e-6, over all steps and milestones. In float32, rounding turns the
-gradient of |x - x'|: 1e-5 for the first four rows, then the file's 1e-2 (the published code's own two precisions differ by 3e-3).
+gradient of |x - x'|: 1e-5 for the first three rows; 1e-4 for the fourth, which is within 1e-5 on some processors and 2.6e-5 off on others;
+then the file's 1e-2 (the published code's own two precisions differ by 3e-3).
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def test_the_published_loop_of_corrections(shared, tag, dtype):
         if dtype == np.float64:  # the history is float32
             np.testing.assert_allclose(rows, golden[name], rtol=1e-6, atol=1e-9, err_msg=name)
         elif name == "trace/loss":
-            np.testing.assert_allclose(rows[:4], golden[name][:4], rtol=1e-5)
+            np.testing.assert_allclose(rows[:3], golden[name][:3], rtol=1e-5)
+            np.testing.assert_allclose(rows[3], golden[name][3], rtol=1e-4)
             np.testing.assert_allclose(rows[4:], golden[name][4:], rtol=1e-2)
     for name in problem.options.layers:  # Adam's first step is the rate for each number that has a gradient
         np.testing.assert_allclose(run.history[f"correction_{name}"][1], 1e-4, atol=1e-6)
