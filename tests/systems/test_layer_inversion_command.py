@@ -383,7 +383,8 @@ def test_the_encoders_of_a_run_begin_the_search_and_those_of_another_generator_a
     photo = viz.read_png(tmp_path / "photos" / "b.png")[None] / np.float32(127.5) - 1
     estimate = np.asarray(encoder.encode(encoder.arrays, photo)["z"])[0]
     for place in ("b", "b/d"):
-        np.testing.assert_allclose(codes.read(tmp_path / "out" / place, chain).start, estimate, rtol=1e-4, atol=1e-5)
+        # photos in one batch and one alone: processors round these sums differently, by 2e-5 where it was seen
+        np.testing.assert_allclose(codes.read(tmp_path / "out" / place, chain).start, estimate, rtol=1e-3, atol=2e-4)
     errors = {row["method"]: row["pixel_error"] for row in found["table"] if row["name"] == "b"}
     assert errors["f"] < errors["d"]
     with pytest.raises(ValueError, match="encoders of another generator"):
