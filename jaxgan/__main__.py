@@ -6,7 +6,6 @@ full disk) ends in one line on standard error and exit status 2; JAXGAN_TRACEBAC
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -14,8 +13,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from jaxgan.arguments import Parser
-from jaxgan.configure import Experiment, load_config, nearest, override, parse_fields
+from jaxgan.arguments import Parser, configured
+from jaxgan.configure import load_config, nearest, parse_fields
 
 SUMMARY = {
     "train": "train CONFIG.py --workdir DIR [--field value ...]; the same command again resumes",
@@ -48,7 +47,7 @@ def train(argv: Sequence[str]) -> int:
     parser.add_argument("--trace", type=int, nargs=2, metavar=("FIRST", "LAST"), help="profile these steps into WORKDIR/traces")
     parser.add_argument("--quiet", action="store_true", help="no status lines")
     options, fields = parser.parse_with_fields(argv)
-    experiment = _experiment(options, fields, parser)
+    experiment = configured(options, fields, parser)
     if options.dry_run:
         from jaxgan.train import dry_run
 
@@ -250,7 +249,9 @@ def edit(argv: Sequence[str]) -> int:
 def swap(argv: Sequence[str]) -> int:
     command, argv = _choose("swap", argv, ("grid", "drive", "interpolate", "codes", "evaluate", "ablation"))
     if command == "ablation":
-        return _swap_ablation(argv)
+        from jaxgan import swap_ablation
+
+        return swap_ablation.command(argv)
     from jaxgan import swap as swapping
 
     shape = swapping.COMMANDS[command]
@@ -260,31 +261,6 @@ def swap(argv: Sequence[str]) -> int:
     path, words = ("RUN", argv) if asked else (argv[0], argv[1:])
     options = parse_fields(shape, words, f"jaxgan swap {command} {path}", [field.name for field in dataclasses.fields(shape)])
     print(swapping.run(command, path, options))
-    return 0
-
-
-def _swap_ablation(argv: Sequence[str]) -> int:
-    parser = Parser(
-        "jaxgan swap ablation",
-        description="Trains a config as it is and once with each switch, scores all of them on one set with the same judges, and prints\n"
-        "one table: DIR/ablation.txt, DIR/ablation.json. The same command again resumes.",
-        epilog="--switch model.self_decode=False --switch model.mu=0,model.epsilon=1 are two variants; `model.` may be left out.",
-    )
-    parser.add_argument("config", help="a config file of identity_pose or robust_disentangling")
-    parser.add_argument("--switch", action="append", default=[], metavar="FIELD=VALUE[,FIELD=VALUE]", help="a variant; repeat for more")
-    parser.add_argument("--workdir", required=True, help="folder to make: a run for each variant, and the table")
-    parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
-    parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
-    parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
-    parser.add_argument("--judge-steps", type=int, default=2500, help="training of the judges (default 2500)")
-    parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
-    parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
-    options, fields = parser.parse_with_fields(argv)
-    experiment = _experiment(options, fields, parser)
-    from jaxgan import swap_ablation
-
-    scored = {key: getattr(options, key) for key in ("split", "n", "judge_steps", "probe_steps", "audit_steps")}
-    print(swap_ablation.run(experiment, options.switch, options.workdir, say=lambda line: print(line, file=sys.stderr), **scored))
     return 0
 
 
@@ -312,7 +288,7 @@ def doctor(argv: Sequence[str]) -> int:
         parser.error("a config file is missing: the other options say what to do with one")
     if not options.config and fields:
         raise ValueError(f"unknown option {fields[0]}{nearest(fields[0].lstrip('-'), parser.words(), '--')}")
-    experiment = _experiment(options, fields, parser) if options.config else None
+    experiment = configured(options, fields, parser) if options.config else None
     from jaxgan import doctor as examine
 
     chosen = {key: getattr(options, key) for key in ("topology", "platform", "batch", "per_chip")}
@@ -357,11 +333,6 @@ def weights(argv: Sequence[str]) -> int:
 
         print(verify(options.name))
     return 0
-
-
-def _experiment(options: argparse.Namespace, fields: Sequence[str], parser: Parser) -> Experiment:
-    experiment = load_config(options.config, "tiny" if options.tiny else "config")
-    return override(experiment, fields, prog=f"{parser.prog} {options.config}", options=parser.words())
 
 
 def _choose(command: str, argv: Sequence[str], choices: Sequence[str]) -> tuple[str, Sequence[str]]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxgan.configure import nearest
+from jaxgan.configure import Experiment, load_config, nearest, override
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,3 +41,9 @@ class Parser(argparse.ArgumentParser):
                 target = own if word[2:].split("=", 1)[0] in self.words() else fields
             target.append(word)
         return self.parse(own), fields
+
+
+def configured(options: argparse.Namespace, fields: Sequence[str], parser: Parser) -> Experiment:
+    """The experiment of ``options.config``, its tiny() with ``options.tiny``, with the fields that these words replace."""
+    experiment = load_config(options.config, "tiny" if options.tiny else "config")
+    return override(experiment, fields, prog=f"{parser.prog} {options.config}", options=parser.words())

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxgan import configure, files, judges, swap_scores
+from jaxgan import configure, files
+from jaxgan.arguments import Parser, configured
 from jaxgan.configure import Experiment
-from jaxgan.swap import Evaluate, open_set
-from jaxgan.swapping import open_swapper
 
 WHOLE = "as it is"
+
+
+def command(argv: Sequence[str]) -> int:
+    """`jaxgan swap ablation`; help and mistakes answer without jax."""
+    parser = Parser(
+        "jaxgan swap ablation",
+        description="Trains a config as it is and once with each switch, scores all of them on one set with the same judges, and prints\n"
+        "one table: DIR/ablation.txt, DIR/ablation.json. The same command again resumes.",
+        epilog="--switch model.self_decode=False --switch model.mu=0,model.epsilon=1 are two variants; `model.` may be left out.",
+    )
+    parser.add_argument("config", help="a config file of identity_pose or robust_disentangling")
+    parser.add_argument("--switch", action="append", default=[], metavar="FIELD=VALUE[,FIELD=VALUE]", help="a variant; repeat for more")
+    parser.add_argument("--workdir", required=True, help="folder to make: a run for each variant, and the table")
+    parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
+    parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
+    parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
+    parser.add_argument("--judge-steps", type=int, default=2500, help="training of the judges (default 2500)")
+    parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
+    parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
+    options, fields = parser.parse_with_fields(argv)
+    experiment = configured(options, fields, parser)
+    scored = {key: getattr(options, key) for key in ("split", "n", "judge_steps", "probe_steps", "audit_steps")}
+    print(run(experiment, options.switch, options.workdir, say=lambda line: print(line, file=sys.stderr), **scored))
+    return 0
 
 
 def variants(experiment: Experiment, switches: Sequence[str]) -> dict[str, Experiment]:
@@ -63,6 +87,9 @@ def run(
     Raises:
       ValueError, FileNotFoundError, FileExistsError: before anything is trained.
     """
+    from jaxgan import judges, swap_scores
+    from jaxgan.swap import Evaluate, open_set
+    from jaxgan.swapping import open_swapper
     from jaxgan.train import train
 
     found = variants(experiment, switches)
@@ -111,6 +138,8 @@ def _read(path: Path, mark: dict[str, Any]) -> dict[str, Any] | None:
 
 def to_text(results: dict[str, dict[str, Any]]) -> str:
     """One row for each variant, then the rows that need no system."""
+    from jaxgan import swap_scores
+
     rows = {name: _row(scores) for name, scores in results.items()}
     first = next(iter(results.values()))
     rows |= {name: values for name, values in first.get("table", {}).items() if name != "model"}

@@ -65,6 +65,7 @@ def test_help_and_mistakes_answer_without_jax():
         "import sys\n"
         "from jaxgan.__main__ import main\n"
         "assert main(['--help']) == 0 and main(['trian']) == 2 and main(['train', '--help']) == 0\n"
+        "assert main(['swap', 'ablation', '--help']) == 0 and main(['swap', 'ablation', 'a.py', '--swich', 'b']) == 2\n"
         "assert 'jax' not in sys.modules, 'help imports jax'\n"
     )
     assert "usage: jaxgan" in run(code)
