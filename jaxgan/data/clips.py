@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -174,17 +175,27 @@ def in_memory(
     )
 
 
-def open_clips(data: configure.Data, image: tuple[int, int, int]) -> Clips:
+def names_clips(source: str) -> bool:
+    """Whether this source is one of clips: figures, sprites, or a folder that was imported as clips."""
+    from etils import epath
+
+    if source == "figures" or source.startswith("sprites:"):
+        return True
+    facts = epath.Path(source).expanduser() / "facts.json"
+    return not source.startswith("tfds:") and facts.exists() and "groups" in json.loads(facts.read_text())
+
+
+def open_clips(data: configure.Data, image: tuple[int, int, int], *, drawn: bool = False) -> Clips:
     """The clips that `data` names, with frames of `image` = (H, W, 3).
 
-    'figures' draws its set on first use; 'sprites:FOLDER' reads the characters' layers there, at 64 pixels or a whole fraction of them;
-    anything else is a folder that ``jaxgan data import FOLDER OUT --clips`` made. Raises ValueError, FileNotFoundError or OSError with the
-    remedy.
+    'figures' draws its set on first use (`drawn`: each clip when it is asked for, and nothing is written); 'sprites:FOLDER' reads the
+    characters' layers there, at 64 pixels or a whole fraction of them; anything else is a folder that
+    ``jaxgan data import FOLDER OUT --clips`` made. Raises ValueError, FileNotFoundError or OSError with the remedy.
     """
     if len(image) != 3 or image[2] != 3:
         raise ValueError(f"clips have 3 channels, the model wants {image}; set its channels to 3")
     if data.source == "figures":
-        return _figures(data, image)
+        return _figures(data, image, drawn)
     if data.source.startswith("sprites:"):
         return _sprites(data, image)
     from jaxgan.data import clip_import
@@ -192,7 +203,7 @@ def open_clips(data: configure.Data, image: tuple[int, int, int]) -> Clips:
     return clip_import.open_folder(data.source, data.split, image)
 
 
-def _figures(data: configure.Data, image: tuple[int, int, int]) -> Clips:
+def _figures(data: configure.Data, image: tuple[int, int, int], drawn: bool) -> Clips:
     from jaxgan.data import figures
 
     height, width, _ = image
@@ -207,10 +218,11 @@ def _figures(data: configure.Data, image: tuple[int, int, int]) -> Clips:
         raise ValueError(f"figures: count is {data.count}, but a set has at least 2 clips; use --data.count {FIGURE_CLIPS}")
     from jaxgan.data import clip_builders
 
-    folder = clip_builders.prepare_figures(pipeline.data_root(data.root), height, data.ground, count)
-    records = clip_builders.open_clips_of(folder, data.split)
-    facts = figures.facts(data.split, len(records))
-    name = f"figures/{folder.parent.name}/{data.split}"
+    facts = figures.facts(data.split, clip_builders.split_counts(count)[data.split])
+    name = f"figures/{height}-{data.ground}-{count}/{data.split}"
+
+    def draw(i: int) -> tuple[np.ndarray, np.ndarray]:
+        return figures.draw_clip(facts.identity[i], facts.pose[i], height, data.ground, int(facts.seeds[i]))
 
     def load(i: int) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -219,9 +231,12 @@ def _figures(data: configure.Data, image: tuple[int, int, int]) -> Clips:
             raise ValueError(f"the set {name} is damaged, clip {i} cannot be read; remove {folder} ({error})") from error
         return np.asarray(record["image"]), np.asarray(record["mask"]).astype(bool)
 
+    if not drawn:
+        folder = clip_builders.prepare_figures(pipeline.data_root(data.root), height, data.ground, count)
+        records = clip_builders.open_clips_of(folder, data.split)
     return Clips(
-        load,
-        np.full(len(records), figures.FRAMES),
+        draw if drawn else load,
+        np.full(len(facts.identity), figures.FRAMES),
         image,
         name=name,
         digest=hashlib.sha256(f"{name}/{clip_builders.Figures.VERSION}".encode()).hexdigest(),

@@ -53,11 +53,13 @@ def import_set(argv: Sequence[str]) -> int:
 def show_set(argv: Sequence[str]) -> int:
     """A contact sheet of a source, and its facts."""
     parser = Parser("jaxgan data show", description="writes a contact sheet of a source and prints what it holds")
-    parser.add_argument("source", help="a config file, or a source as in --data.source: scenes, an imported folder, tfds:NAME")
+    parser.add_argument(
+        "source", help="a config file, or a source as in --data.source: scenes, an imported folder, tfds:NAME, figures, sprites:FOLDER"
+    )
     parser.add_argument("--out", required=True, help="PNG file to write")
     parser.add_argument("--size", type=int, nargs="+", metavar="PIXELS", help="height and width, or one number for both")
     parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--count", type=int, default=64, help="images on the sheet")
+    parser.add_argument("--count", type=int, default=64, help="images on the sheet; of clips, one a row, frames")
     options, fields = parser.parse_with_fields(argv)
     if options.source.endswith(".py"):
         experiment = override(load_config(options.source), fields, prog=f"jaxgan data show {options.source}", options=parser.words())

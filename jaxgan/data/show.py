@@ -9,10 +9,12 @@ import os
 import numpy as np
 
 from jaxgan import configure
-from jaxgan.data import pipeline
+from jaxgan.data import clips, pipeline
 
 FACTS_IMAGES = 2000
 """Class frequencies are counted on at most this many images, spread evenly over the set."""
+FRAMES = 16
+"""Frames of a clip on a sheet, at most; of longer ones, frames spread evenly over it."""
 
 
 # One colour for each of `scenes.CLASSES`: near what the class looks like, the rare ones glaring.
@@ -55,16 +57,27 @@ def contact_sheet(tiles: np.ndarray, columns: int, gap: int = 2) -> np.ndarray:
 def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64) -> dict:
     """Writes a contact sheet (PNG) of `n` images of the set to `out`, each beside its label map where there is one; returns facts.
 
-    Facts: source, split, count, size, and for scenes `classes`: {name: {'pixels': share, 'images': share}}, measured on at most 2,000
-    images. Small images are enlarged to at least 96 pixels by repetition. Raises ValueError or FileNotFoundError with the remedy.
+    Clips are rows, their frames columns, as many rows as `n` frames fill. Facts: source, split, count, size, and for scenes `classes`:
+    {name: {'pixels': share, 'images': share}}, measured on at most 2,000 images; for clips in the place of the count how many `clips`,
+    `frames` in a clip and `groups`, and where known the factors of `identity`. Small images are enlarged to at least 96 pixels by
+    repetition. Raises ValueError or FileNotFoundError with the remedy.
     """
-    from etils import epath
-
-    from jaxgan.data.drawers import encode_png
-    from jaxgan.data.scenes import CLASSES
 
     if n < 1:
         raise ValueError(f"n is {n}, but a contact sheet has at least 1 image")
+    if clips.names_clips(data.source):
+        tiles, columns, facts = _of_clips(clips.open_clips(data, image, drawn=True), data, n)
+    else:
+        tiles, columns, facts = _of_images(data, image, n)
+    zoom = max(1, math.ceil(96 / image[0]))
+    _write(out, contact_sheet(tiles.repeat(zoom, 1).repeat(zoom, 2), columns))
+    return facts
+
+
+def _of_images(data: configure.Data, image: tuple[int, int, int], n: int) -> tuple[np.ndarray, int, dict]:
+    """The sheet's tiles [n, H, W, C], how many of them fill a row, and the facts."""
+    from jaxgan.data.scenes import CLASSES
+
     source = DrawnScenes(data, image) if data.source == "scenes" else pipeline.open_source(data, image, labels=True)
     n = min(n, len(source))
     records = [source[i * len(source) // n] for i in range(n)]
@@ -72,21 +85,43 @@ def show(data: configure.Data, image: tuple[int, int, int], out, *, n: int = 64)
     if source.labels:
         colours = palette()
         tiles = [tile for record in records for tile in (record["image"], overlay(record["image"], record["label"], colours))]
-    zoom = max(1, math.ceil(96 / image[0]))
-    tiles = np.stack(tiles).repeat(zoom, 1).repeat(zoom, 2)
     columns = min(max(1, round(math.sqrt(len(tiles) * image[0] / image[1]))), len(tiles))
     if source.labels:
         columns += columns % 2  # a pair stays on one row
-    sheet = encode_png(contact_sheet(tiles, columns))
     facts = {"source": data.source, "split": data.split, "count": len(source), "size": list(image)}
     if data.source == "scenes":
         facts["classes"] = class_shares(source, CLASSES)
+    return np.stack(tiles), columns, facts
+
+
+def _of_clips(found: clips.Clips, data: configure.Data, n: int) -> tuple[np.ndarray, int, dict]:
+    """As `_of_images`; rows of clips that are shorter than others end in white."""
+    lengths = [found.length(i) for i in range(len(found))]
+    columns = min(max(lengths), FRAMES)
+    rows = min(max(1, n // columns), len(found))
+    tiles = np.full((rows, columns, *found.image), 255, np.uint8)
+    for row in range(rows):
+        clip = row * len(found) // rows
+        shown = min(lengths[clip], columns)
+        tiles[row, :shown] = found.frames(clip)[np.arange(shown) * lengths[clip] // shown]
+    frames = f"{min(lengths)} to {max(lengths)}" if min(lengths) < max(lengths) else lengths[0]
+    facts = {"source": data.source, "split": data.split, "clips": len(found), "frames": frames, "groups": len(np.unique(found.group))}
+    facts["size"] = list(found.image)
+    if found.identity is not None:
+        facts["identity"] = ", ".join(f"{name} {count}" for name, count in found.factors)
+    return tiles.reshape(-1, *found.image), columns, facts
+
+
+def _write(out, sheet: np.ndarray) -> None:
+    from etils import epath
+
+    from jaxgan.data.drawers import encode_png
+
     out = epath.Path(out).expanduser()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial-{os.getpid()}"
-    partial.write_bytes(sheet)
+    partial.write_bytes(encode_png(sheet))
     partial.replace(out)
-    return facts
 
 
 class DrawnScenes:

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from jaxgan import configure
-from jaxgan.data import pipeline
+from jaxgan.__main__ import main
+from jaxgan.data import clips, figures, pipeline
 from jaxgan.data.scenes import CLASSES, draw_scene
 from jaxgan.data.show import DrawnScenes, contact_sheet, show
 
@@ -46,3 +47,63 @@ def test_grey_and_transparent_tiles_are_shown_on_white():
 def test_an_empty_sheet_is_refused(tmp_path):
     with pytest.raises(ValueError, match="at least 1 image"):
         show(configure.Data(root=str(tmp_path)), (16, 16, 3), tmp_path / "sheet.png", n=0)
+
+
+def tile(sheet, row, column, side, zoom):
+    """One tile of a sheet of square frames, at its own size."""
+    y, x = (2 + k * (side * zoom + 2) for k in (row, column))
+    return sheet[y : y + side * zoom : zoom, x : x + side * zoom : zoom]
+
+
+def test_clips_are_rows_their_frames_columns_and_figures_are_drawn_without_a_set_on_disk(tmp_path, capsys):
+    out, root = tmp_path / "sheet.png", tmp_path / "sets"
+    assert main(["data", "show", "figures", "--size", "32", "--out", str(out), "--count", "48"]) == 0
+    said = capsys.readouterr().out
+    for fact in ("clips: 2400", "frames: 16", "groups: 600", "size: [32, 32, 3]", "identity: shape 4, body 8, accent 8, pattern 3"):
+        assert fact in said
+    sheet = np.asarray(Image.open(out))
+    assert sheet.shape == (3 * 98 + 2, 16 * 98 + 2, 3)
+    facts = figures.facts("train", 2400)
+    for row, column in ((0, 0), (1, 5), (2, 15)):
+        image, _ = figures.render(facts.identity[row * 800], facts.pose[row * 800, column], 32)
+        np.testing.assert_array_equal(tile(sheet, row, column, 32, 3), image)
+    data = configure.Data(source="figures", root=str(root), count=10, ground="frame", split="test")
+    drawn, prepared = (clips.open_clips(data, (32, 32, 3), drawn=drawn) for drawn in (True, False))
+    assert len(drawn) == len(prepared) == 8 and drawn.digest == prepared.digest
+    for i in range(8):
+        np.testing.assert_array_equal(drawn.frames(i), prepared.frames(i))
+
+
+def test_clips_of_different_lengths_are_shown_from_end_to_end(tmp_path, monkeypatch):
+    frames = [np.random.default_rng(k).integers(0, 200, (length, 96, 96, 3), dtype=np.uint8) for k, length in enumerate((40, 5))]
+    mixed = clips.Clips(lambda i: (frames[i], None), [40, 5], (96, 96, 3), name="mixed", digest="", group=[0, 1])
+    monkeypatch.setattr(clips, "names_clips", lambda source: True)
+    monkeypatch.setattr(clips, "open_clips", lambda data, image, drawn: mixed)
+    facts = show(configure.Data(source="mixed"), (96, 96, 3), tmp_path / "sheet.png", n=64)
+    assert facts == {"source": "mixed", "split": "train", "clips": 2, "frames": "5 to 40", "groups": 2, "size": [96, 96, 3]}
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * 98 + 2, 16 * 98 + 2, 3)
+    np.testing.assert_array_equal(tile(sheet, 0, 15, 96, 1), frames[0][37])
+    np.testing.assert_array_equal(tile(sheet, 1, 4, 96, 1), frames[1][4])
+    assert (tile(sheet, 1, 5, 96, 1) == 255).all()
+
+
+def test_an_imported_folder_of_clips_is_shown_at_its_own_size(tmp_path, capsys):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 5, 24, 24, 3), dtype=np.uint8)
+    for k, frames in enumerate(pictures):
+        (tmp_path / "in" / f"s{k}").mkdir(parents=True)
+        for t, frame in enumerate(frames):
+            Image.fromarray(frame).save(tmp_path / "in" / f"s{k}" / f"{t}.png")
+    imported = str(tmp_path / "clips")
+    assert main(["data", "import", str(tmp_path / "in"), imported, "--size", "24", "--clips", "--length", "5"]) == 0
+    assert main(["data", "show", imported, "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "clips: 2\nframes: 5\ngroups: 2\nsize: [24, 24, 3]\n" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (2 * 98 + 2, 5 * 98 + 2, 3)
+    np.testing.assert_array_equal(tile(sheet, 1, 3, 24, 4), pictures[1, 3])
+
+
+def test_clips_that_cannot_be_opened_leave_no_sheet(tmp_path):
+    with pytest.raises(FileNotFoundError, match="sprites_components.npz is not there"):
+        show(configure.Data(source=f"sprites:{tmp_path}"), (64, 64, 3), tmp_path / "sheet.png")
+    assert not list(tmp_path.iterdir())
