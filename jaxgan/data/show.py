@@ -99,9 +99,10 @@ def _of_clips(found: clips.Clips, data: configure.Data, n: int) -> tuple[np.ndar
     lengths = [found.length(i) for i in range(len(found))]
     columns = min(max(lengths), FRAMES)
     rows = min(max(1, n // columns), len(found))
+    firsts = np.sort(np.unique(found.group, return_index=True)[1])
+    among = firsts if rows <= len(firsts) else np.arange(len(found))  # of many clips of one group, rows would show the same thing
     tiles = np.full((rows, columns, *found.image), 255, np.uint8)
-    for row in range(rows):
-        clip = row * len(found) // rows
+    for row, clip in enumerate(among[np.arange(rows) * len(among) // rows]):
         shown = min(lengths[clip], columns)
         tiles[row, :shown] = found.frames(clip)[np.arange(shown) * lengths[clip] // shown]
     frames = f"{min(lengths)} to {max(lengths)}" if min(lengths) < max(lengths) else lengths[0]

@@ -65,7 +65,7 @@ def test_clips_are_rows_their_frames_columns_and_figures_are_drawn_without_a_set
     assert sheet.shape == (3 * 98 + 2, 16 * 98 + 2, 3)
     facts = figures.facts("train", 2400)
     for row, column in ((0, 0), (1, 5), (2, 15)):
-        image, _ = figures.render(facts.identity[row * 800], facts.pose[row * 800, column], 32)
+        image, _ = figures.render(facts.identity[row * 200], facts.pose[row * 200, column], 32)  # 600 identities, four clips of each
         np.testing.assert_array_equal(tile(sheet, row, column, 32, 3), image)
     data = configure.Data(source="figures", root=str(root), count=10, ground="frame", split="test")
     drawn, prepared = (clips.open_clips(data, (32, 32, 3), drawn=drawn) for drawn in (True, False))
