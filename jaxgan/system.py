@@ -81,8 +81,9 @@ class Reads(NamedTuple):
 
     open: Callable[[Any], Any]
     """``open(data: configure.Data) -> source``, with ``len(source)``; ``source.draw(i, rng) -> {'image': uint8 [k, H, W, C], ...}``, a
-    sample of record i chosen by numpy's generator; and ``source[i]``, a choice that is always the same. Raises ValueError or
-    FileNotFoundError where the data do not serve."""
+    sample of record i chosen by numpy's generator; and ``source[i]``, a choice that is always the same. Where there is
+    ``source.watch(epoch) -> {name: number}``, the first line that is logged in each epoch (from 0, of ``len(source)`` samples) has it too.
+    Raises ValueError or FileNotFoundError where the data do not serve."""
     blank: Callable[[int], dict[str, np.ndarray]]
     """``blank(n)``: n such samples stacked, of the right shapes and types and of no content, for what is asked before data are read."""
 

@@ -305,6 +305,7 @@ def _loop(
             if logging:
                 values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
                 watch.pause()
+                values |= _watched(source, plan, step, run.log_every)
                 rate = watch.window(counted)
                 counted = 0
                 usage = timing.mfu(flops, stage.batch / rate, mesh.size, kind) if flops and rate else None
@@ -335,6 +336,15 @@ def _loop(
             state, position = jax.jit(plan.stages[number].enter, donate_argnums=0, out_shardings=whole)(state), None
         state, step, stopping = work(number, state, step, position)
     return step
+
+
+def _watched(source: Any, plan: Plan, step: int, every: int) -> dict[str, float]:
+    """What the source says of itself (``Reads.open``) in the first line of each epoch, by the step alone: a resumed run says the same."""
+    if not hasattr(source, "watch") or not parallel.is_main():
+        return {}
+    before = (step - 1) // every * every if every else 0
+    epoch = plan.images(step) // len(source)
+    return source.watch(epoch) if before == 0 or plan.images(before) // len(source) < epoch else {}
 
 
 def _save(saved: checkpoint.Checkpoints, state: State, position: Any, step: int, kimg: float) -> int:

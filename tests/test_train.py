@@ -341,3 +341,22 @@ def test_dry_run_counts_and_writes_nothing(toy: Any, tmp_path: Path, monkeypatch
 def test_a_profiler_window_leaves_a_trace(toy: Any, tmp_path: Path) -> None:
     train(toy.experiment(sample_every=0), tmp_path / "run", quiet=True, stop_after_steps=4, trace=(2, 3))
     assert list((tmp_path / "run" / "traces").rglob("*.xplane.pb"))
+
+
+def test_what_a_source_says_of_an_epoch_is_in_its_first_line_and_repeats_when_the_run_is_resumed(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(toy.Pictures):
+        """64 pictures, 16 a step: an epoch has four steps."""
+
+        def watch(self, epoch: int) -> dict[str, float]:
+            return {"watched": float(epoch)}
+
+    monkeypatch.setattr(pipeline, "open_source", lambda data, image: Watched())
+    settings = {"kimg": 0.24, "log_every": 3, "save_every": 0, "samples": 0}
+    assert train(toy.experiment(**settings), tmp_path / "whole", quiet=True).status == "finished"
+    found = {line["step"]: line.get("watched") for line in log(tmp_path / "whole")}
+    assert found == {3: 0, 6: 1, 9: 2, 12: 3, 15: None}
+    assert train(toy.experiment(**settings), tmp_path / "parts", quiet=True, stop_after_steps=7).status == "stopped"
+    assert train(toy.experiment(**settings), tmp_path / "parts", quiet=True).status == "finished"
+    assert log(tmp_path / "parts") == log(tmp_path / "whole")

@@ -109,6 +109,10 @@ class TripletSource:
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         return self.draw(i, np.random.default_rng((0, int(i))))
 
+    def watch(self, epoch: int) -> dict[str, float]:
+        """`guards` of triplets drawn anew for each epoch, under 'triplets/'."""
+        return {f"triplets/{name}": value for name, value in guards(self, 200, epoch).items()}
+
     def __repr__(self) -> str:
         return f"TripletSource({self.clips!r}, {self.settings.features})"
 
@@ -157,7 +161,8 @@ def guards(source: TripletSource, n: int = 512, seed: int = 0) -> dict[str, floa
     """
     same = 0
     for k in range(n):
-        _, pose, target = source.draw(k % len(source), np.random.default_rng((seed, 11, k)))["image"].astype(np.float32) / 127.5
+        rng = np.random.default_rng((seed, 11, k))
+        _, pose, target = source.draw(int(rng.integers(len(source))), rng)["image"].astype(np.float32) / 127.5
         same += bool(abs(pose - target).mean() < 0.02)
     counts = source.left.sum(1)[source.usable]
     colours = 1.0 if source.index is None else float(source.index.colours[source.left].mean())

@@ -110,6 +110,20 @@ def test_guards_tell_a_retrieval_of_copies_from_one_of_poses(drawn, root):
     assert rgb["colours"] > good["colours"] + 0.15
 
 
+def test_each_epoch_is_watched_anew_and_says_when_copies_of_the_target_come_through(drawn, root):
+    index = retrieval.open_index(drawn, "hog", 8, root=root)
+    frames = np.stack([drawn.frames(i) for i in range(90)])
+    frames[1::2] = frames[::2]  # every second clip is the one before it again, under another group
+    copy = (np.arange(540)[:, None] // T % 2 == 1) & (np.arange(8) < 4)
+    index = index._replace(neighbours=np.where(copy, np.arange(540)[:, None] - T, index.neighbours), colours=np.zeros((540, 8)))
+    source = triplets.TripletSource(clips.in_memory(frames), triplets.Triplets(quality=0.0), index=index)
+    found = [source.watch(epoch) for epoch in (0, 0, 1)]
+    assert found[0] == found[1] and found[0].keys() == found[2].keys()
+    assert all(0.15 < each["triplets/same_pixels"] < 0.35 for each in found)
+    assert found[0]["triplets/neighbours"] == source.left.sum(1)[source.usable].mean()
+    assert len({source.watch(epoch)["triplets/same_pixels"] for epoch in range(5)}) > 1
+
+
 def test_clips_whose_neighbours_are_all_excluded_are_left_out_or_refused(drawn, root):
     index = retrieval.open_index(drawn, "hog", 8, root=root)
     colours = index.colours.copy()
