@@ -1,20 +1,25 @@
-"""Folders of frames and video files become a set of clips once: cut to one length, cropped, resized, written whole or not at all."""
+"""Folders of frames and video files become a set of clips once: cut to one length, cropped, resized, written whole or not at all.
+
+The frames are whole ones, or squares around the boxes of a tracker (``jaxgan.data.tracks``).
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxgan.data import folders
+from jaxgan.data import folders, tracks
 from jaxgan.data.clips import Clips
 from jaxgan.data.folders import Rejected, Settings
 
@@ -34,8 +39,18 @@ class ClipReport(NamedTuple):
     checksum: str
     """SHA-256 over the pixels, in order."""
     rejects: dict[str, str]
-    """Reason by video, relative to the source folder."""
+    """Reason by video, relative to the source folder; with boxes by video and track."""
     seconds: float
+
+
+class Video(NamedTuple):
+    """What clips are cut from."""
+
+    group: str
+    """Videos of one group show the same subject."""
+    read: Callable[[], Iterator[tuple[str, int, Any]]]
+    """``read() -> (track, number of its first frame, frames uint8 [T, H, W, 3] or the Rejected that says why it is left out), ...``; one,
+    without a name, where the whole frame is taken. Raises Rejected where the video is damaged."""
 
 
 def import_clips(
@@ -46,24 +61,30 @@ def import_clips(
     length: int = 16,
     stride: int = 1,
     crop: str = "center",
-    filter: str = "lanczos",
+    filter: str = "",
     alpha: str = "white",
     upscale: bool = False,
     max_pixels: int = 64_000_000,
     test_share: float = 0.0,
+    boxes=None,
 ) -> ClipReport:
     """Imports every folder of images and every video file below `source_dir` as clips of `length` frames into a new folder `out_dir`.
 
     A folder's images are its frames, in the order of their names. Of every video each `stride`-th frame is taken and cut into clips without
     overlap; what is left at the end is dropped. Videos that share the first folder (or are alone) below `source_dir` are one group: its
-    clips never supply each other's pose image and stay in one split. `size`, `crop`, `filter`, `alpha`, `upscale`, `max_pixels`,
-    `test_share`: as in ``folders.import_folder``. A video that is damaged anywhere, or too short for one clip, is left out and named in the
-    report. Raises FileNotFoundError, FileExistsError, ValueError and OSError; then nothing is left under the name `out_dir`.
+    clips never supply each other's pose image and stay in one split. `boxes`: CSV files as ``tracks.read_boxes`` takes; then each track is
+    cut into clips of the square around its box, and `crop` is not used. `filter`: empty for lanczos, with boxes for box (the mean over
+    areas). `size`, `crop`, `alpha`, `upscale`, `max_pixels`, `test_share`: as in ``folders.import_folder``. A video that is damaged
+    anywhere, and a video or track too short for one clip, are left out and named in the report. Raises FileNotFoundError,
+    FileExistsError, ValueError and OSError; then nothing is left under the name `out_dir`.
     """
     from etils import epath
 
+    filter = filter or ("lanczos" if boxes is None else "box")
     settings = Settings(tuple(size), crop, filter, 3, alpha, upscale, max_pixels, test_share)
     folders.check(settings)
+    if boxes is not None and size[0] != size[1]:
+        raise ValueError(f"size is {size[0]}x{size[1]}, but boxes are cut out as squares; give one number")
     if length < 2 or stride < 1:
         raise ValueError(f"length is {length} and stride is {stride}; a clip has at least 2 frames, every frame or each n-th is taken")
     source, out = Path(source_dir).expanduser(), epath.Path(out_dir).expanduser()
@@ -71,21 +92,16 @@ def import_clips(
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r} to import from")
     if out.exists():
         raise FileExistsError(f"{os.fspath(out)!r} exists already; name a new folder or remove that one first")
-    videos = find_videos(source)
-    if not videos:
-        known = ", ".join((*folders.SUFFIXES, *VIDEOS))
-        raise ValueError(
-            f"no folder of images and no video lies below {os.fspath(source)!r} (looked for {known}); give each clip its folder"
-        )
-    splits = {"train": [name for name in videos if folders.share(group_of(name)) >= test_share]}
+    videos = _videos(source, settings, stride, boxes)
+    splits = {"train": [name for name in videos if folders.share(videos[name].group) >= test_share]}
     splits["test"] = [name for name in videos if name not in set(splits["train"])]
-    splits = {split: names for split, names in splits.items() if names or split == "train"}
+    splits = {split: {name: videos[name] for name in names} for split, names in splits.items() if names or split == "train"}
 
     started = time.monotonic()
     rejects: dict[str, str] = {}
     digest = hashlib.sha256()
-    with folders.building(out, rejects, len(videos)) as partial:
-        made, groups = _write(partial, source, videos, splits, settings, length, stride, rejects, digest)
+    with folders.building(out, rejects, len(videos) if boxes is None else None) as partial:
+        made, groups = _write(partial, splits, settings, length, stride, rejects, digest)
         counts = {split: len(found) for split, found in groups.items()}
         report = ClipReport(os.fspath(out), counts, (*settings.size, 3), length, digest.hexdigest(), rejects, time.monotonic() - started)
         facts = {**report._asdict(), "stride": stride, "settings": settings.__dict__, "source": os.fspath(source), "groups": groups}
@@ -111,28 +127,27 @@ def group_of(name: str) -> str:
     return Path(name).parts[0]
 
 
-def read_video(file: Path, settings: Settings, stride: int = 1) -> np.ndarray:
-    """Each `stride`-th frame of a video file, framed: uint8 [T, H, W, 3]. Raises Rejected with what ffmpeg says of a damaged one."""
+def video_images(file: Path, settings: Settings) -> Iterator:
+    """The frames of a video file, PIL images. Raises Rejected with what ffmpeg says of a damaged one, behind the last frame it gave."""
     import imageio_ffmpeg
     from PIL import Image
 
     # Frames come as PPM files in a row, which name their sizes; "file:" keeps a name from being read as an address.
     given = ["-nostdin", "-loglevel", "error", "-xerror", "-protocol_whitelist", "file", "-i", f"file:{file}"]
     asked = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
-    frames: list[np.ndarray] = []
+    count = 0
     with tempfile.TemporaryFile() as said:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), *given, *asked]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
         try:
-            number = 0
             while (size := _ppm_size(process.stdout)) is not None:
                 width, height = size
                 if width * height > settings.max_pixels:
                     raise Rejected(f"{width}x{height} pixels are more than the limit of {settings.max_pixels:,} (--max-pixels)")
                 data = process.stdout.read(width * height * 3)
-                if len(data) == width * height * 3 and number % stride == 0:
-                    frames.append(folders.framed(Image.frombytes("RGB", size, data), settings))
-                number += 1
+                if len(data) == width * height * 3:
+                    count += 1
+                    yield Image.frombytes("RGB", size, data)
             status = process.wait()
         finally:
             if process.poll() is None:
@@ -141,9 +156,8 @@ def read_video(file: Path, settings: Settings, stride: int = 1) -> np.ndarray:
             process.stdout.close()
         said.seek(0)
         words = " ".join(said.read().decode(errors="replace").split())
-    if status or words or not frames:
-        raise Rejected(f"it cannot be read to its end, after {len(frames)} frames: {words[-200:] or 'it holds no frame'}")
-    return np.stack(frames)
+    if status or words or not count:
+        raise Rejected(f"it cannot be read to its end, after {count} frames: {words[-200:] or 'it holds no frame'}")
 
 
 def open_folder(source: str, split: str, image: tuple[int, int, int]) -> Clips:
@@ -199,46 +213,82 @@ def _ppm_size(stream) -> tuple[int, int] | None:
     return width, height
 
 
-def _frames(source: Path, name: str, files: list[str], settings: Settings, stride: int) -> np.ndarray:
+def _videos(source: Path, settings: Settings, stride: int, boxes) -> dict[str, Video]:
+    """Every folder of images and every video file below `source`, by name, in order."""
+    files = find_videos(source)
+    if not files:
+        known = ", ".join((*folders.SUFFIXES, *VIDEOS))
+        raise ValueError(
+            f"no folder of images and no video lies below {os.fspath(source)!r} (looked for {known}); give each clip its folder"
+        )
+    found = None if boxes is None else tracks.read_boxes(boxes, files)
+    for name in found or ():
+        if files[name]:  # how many frames a video file has shows at its end
+            tracks.check_end(found[name], len(files[name]), name)
+
+    def read(name: str) -> Iterator[tuple[str, int, Any]]:
+        if found is None:
+            images = _images(source, name, files[name][::stride], settings)
+            if not files[name]:
+                images = itertools.islice(images, 0, None, stride)
+            yield "", 0, np.stack([folders.framed(image, settings) for image in images])
+            return
+        if name not in found:
+            raise Rejected("there are no boxes of it")
+        for track, frames in tracks.cut_out(_images(source, name, files[name], settings), found[name], settings, stride, name):
+            yield track.name, track.first, frames
+
+    return {name: Video(group_of(name), functools.partial(read, name)) for name in files}
+
+
+def _images(source: Path, name: str, files: list[str], settings: Settings) -> Iterator:
+    """The given frames of a folder, or all frames of a video file, as PIL images."""
     from etils import epath
 
     if not files:
-        return read_video(source / name, settings, stride)
-    frames = []
-    for file in files[::stride]:
+        yield from video_images(source / name, settings)
+    for file in files:
         try:
-            frames.append(folders.read_image(epath.Path(source) / file, settings))
+            yield folders.read_with(epath.Path(source) / file, settings, lambda image, _: image)
         except Rejected as error:
             raise Rejected(f"frame {os.path.basename(file)}: {error}") from None
-    return np.stack(frames)
 
 
-def _write(partial, source, videos, splits, settings, length, stride, rejects, digest):
+def _write(partial, splits: dict[str, dict[str, Video]], settings, length, stride, rejects, digest):
     """Runs the TFDS builder inside `partial`; returns the folder it made and the groups of every split's clips, in order."""
     from jaxgan.data import builders
 
     tfds = builders.tfds
     groups: dict[str, list[str]] = {}
 
-    def records(split: str, names: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
-        groups[split] = []
-        for name in builders.track(names, f"importing {len(names):,} videos ({split})", len(names)):
-            try:
-                frames = _frames(source, name, videos[name], settings, stride)
-                if len(frames) < length:
+    def parts(name: str, video: Video) -> Iterator[tuple[str, int, np.ndarray]]:
+        try:
+            for track, first, frames in video.read():
+                if not isinstance(frames, Rejected) and len(frames) < length:
                     taken = f"{len(frames)} frames" if stride == 1 else f"{len(frames)} frames at a stride of {stride}"
-                    raise Rejected(f"{taken} are fewer than the {length} of a clip (--length)")
-            except Rejected as error:
-                rejects[name] = str(error)
-                continue
-            for first in range(0, len(frames) - length + 1, length):
-                clip = np.ascontiguousarray(frames[first : first + length])
-                digest.update(clip)
-                yield len(groups[split]), {"image": clip, "video": os.fsencode(name), "first": first * stride}
-                groups[split].append(group_of(name))
+                    frames = Rejected(f"{taken} are fewer than the {length} of a clip (--length)")
+                if not isinstance(frames, Rejected):
+                    yield track, first, frames
+                elif track:
+                    rejects[f"{name}, track {track} from frame {first}"] = str(frames)
+                else:
+                    raise frames
+        except Rejected as error:
+            rejects[name] = str(error)
+
+    def records(split: str, videos: dict[str, Video]) -> Iterator[tuple[int, dict[str, object]]]:
+        groups[split], before = [], len(rejects)
+        for name in builders.track(videos, f"importing {len(videos):,} videos ({split})", len(videos)):
+            for track, begin, frames in parts(name, videos[name]):
+                for first in range(0, len(frames) - length + 1, length):
+                    clip = np.ascontiguousarray(frames[first : first + length])
+                    digest.update(clip)
+                    place = {"video": os.fsencode(name), "track": os.fsencode(track), "first": begin + first * stride}
+                    yield len(groups[split]), {"image": clip, **place}
+                    groups[split].append(videos[name].group)
         if not groups[split]:
-            first = next(((name, rejects[name]) for name in names), ("", "none was meant for it"))
-            raise ValueError(f"all {len(names)} videos for the split {split!r} were rejected, the first ({first[0]}) because: {first[1]}")
+            first = next(iter(list(rejects.items())[before:]), ("", "none was meant for it"))
+            raise ValueError(f"all {len(videos)} videos for the split {split!r} were rejected, the first ({first[0]}) because: {first[1]}")
         if len(set(groups[split])) < 2:
             remedy = "a pose image comes from another group: give every subject its own folder or file"
             raise ValueError(f"all {len(groups[split])} clips of the split {split!r} are of one group ({groups[split][0]}); {remedy}")
@@ -252,15 +302,15 @@ def _write(partial, source, videos, splits, settings, length, stride, rejects, d
 
         def _info(self):
             image = tfds.features.Tensor(shape=(length, *settings.size, 3), dtype=np.uint8)
-            rest = {"video": tfds.features.Text(), "first": tfds.features.Scalar(np.int32)}
+            rest = {"video": tfds.features.Text(), "track": tfds.features.Text(), "first": tfds.features.Scalar(np.int32)}
             features = tfds.features.FeaturesDict({"image": image, **rest})
             return tfds.core.DatasetInfo(builder=self, features=features, description=self.__doc__, disable_shuffling=True)
 
         def _split_generators(self, dl_manager):
-            return {split: self._generate_examples(split, names) for split, names in splits.items()}
+            return {split: self._generate_examples(split, videos) for split, videos in splits.items()}
 
-        def _generate_examples(self, split, names):
-            return records(split, names)
+        def _generate_examples(self, split, videos):
+            return records(split, videos)
 
     with builders.quiet():
         builder = ImportedClips(data_dir=os.fspath(partial), file_format="array_record")

@@ -18,7 +18,7 @@ def import_set(argv: Sequence[str]) -> int:
     parser.add_argument("out", help="folder to make: what `--data.source` takes")
     parser.add_argument("--size", type=int, nargs="+", required=True, metavar="PIXELS", help="height and width, or one number for both")
     parser.add_argument("--crop", default="center", help="none (aspect not kept), center, celeba (rows 50:178, columns 25:153)")
-    parser.add_argument("--filter", default="lanczos", help="nearest, box, bilinear, hamming, bicubic, lanczos")
+    parser.add_argument("--filter", help="nearest, box, bilinear, hamming, bicubic, lanczos (lanczos; with --boxes box, the mean of areas)")
     parser.add_argument("--channels", type=int, default=3, help="3: RGB, 1: grey")
     parser.add_argument("--alpha", default="white", help="transparent images: laid on white, on black, or reject")
     parser.add_argument("--upscale", action="store_true", help="take images smaller than the size too")
@@ -30,15 +30,19 @@ def import_set(argv: Sequence[str]) -> int:
     parser.add_argument("--clips", action="store_true", help="every folder of images and every video file below FOLDER is cut into clips")
     parser.add_argument("--length", type=int, help="with --clips: frames of a clip (16)")
     parser.add_argument("--stride", type=int, help="with --clips: each how many-th frame is taken (1)")
+    parser.add_argument(
+        "--boxes", metavar="CSV", help="with --clips: a file, or a folder of VIDEO.csv, of frame,track,x,y,w,h: cuts tracks"
+    )
     options = parser.parse(argv)
-    own = ("folder", "out", "size", "labels", "classes", "void", "clips", "length", "stride")
+    own = ("folder", "out", "size", "filter", "labels", "classes", "void", "clips", "length", "stride", "boxes")
     rest = {key: value for key, value in vars(options).items() if key not in own}
     if options.clips:
         if options.labels or options.channels != 3:
             parser.error("--clips: frames have 3 channels and no label maps")
         return _import_clips(options, rest)
-    if options.length is not None or options.stride is not None:
-        parser.error("--length and --stride cut videos: add --clips")
+    if options.length is not None or options.stride is not None or options.boxes is not None:
+        parser.error("--length, --stride and --boxes cut videos: add --clips")
+    rest["filter"] = options.filter or "lanczos"
     if options.labels:
         return _import_pairs(options, rest)
     if options.classes or options.void is not None:
@@ -98,11 +102,12 @@ def _import_clips(options: argparse.Namespace, rest: dict) -> int:
     from jaxgan.data.clip_import import import_clips
 
     del rest["channels"]
-    cut = {key: value for key in ("length", "stride") if (value := getattr(options, key)) is not None}
+    cut = {key: value for key in ("length", "stride", "filter", "boxes") if (value := getattr(options, key)) is not None}
     report = import_clips(options.folder, options.out, size=_size(options.size), **cut, **rest)
     counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
     frames = "x".join(map(str, report.size))
-    print(f"{report.folder}: clips of {report.length} frames of {frames}, {counts}; {len(report.rejects)} videos rejected")
+    what = "videos" if options.boxes is None else "videos or tracks"
+    print(f"{report.folder}: clips of {report.length} frames of {frames}, {counts}; {len(report.rejects)} {what} rejected")
     return 0
 
 

@@ -113,8 +113,10 @@ def import_folder(
 
 
 @contextlib.contextmanager
-def building(out, rejects: dict[str, str], total: int) -> Iterator:
+def building(out, rejects: dict[str, str], total: int | None) -> Iterator:
     """A folder beside `out` in which an import is made; in the end it is gone, and `rejects` of `total` files are printed.
+
+    `total` None: they are no files, and of how many is not known.
 
     Raises OSError, saying that `out` was not written, for any other OSError inside.
     """
@@ -325,7 +327,7 @@ def to_mode(image, channels: int, alpha: str):
     return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
 
 
-def print_rejects(rejects: dict[str, str], total: int, most: int = 40) -> None:
+def print_rejects(rejects: dict[str, str], total: int | None, most: int = 40) -> None:
     """A table of the files left out and why, on stderr; nothing where none was."""
     if not rejects:
         return
@@ -333,7 +335,7 @@ def print_rejects(rejects: dict[str, str], total: int, most: int = 40) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("file", "reason", title=f"{len(rejects)} of {total} files rejected")
+    table = Table("file", "reason", title=f"{len(rejects)} rejected" if total is None else f"{len(rejects)} of {total} files rejected")
     for name in list(rejects)[:most]:
         table.add_row(*(escape(text.encode("utf-8", "backslashreplace").decode()) for text in (name, rejects[name])))
     if len(rejects) > most:
