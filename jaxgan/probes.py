@@ -42,7 +42,8 @@ class Probes:
           workdir: statistics of the reals are kept in its folder ``probes``.
 
         Raises:
-          ValueError: an unknown metric, or one that this system or these settings cannot serve. FileNotFoundError: missing weights.
+          ValueError: an unknown metric, or one that this system, these settings or these data cannot serve. FileNotFoundError: missing
+            weights.
         """
         self._run, self._system, self._source, self._mesh, self._say = experiment.run, system, source, mesh, say
         self._folder = epath.Path(workdir) / "probes"
@@ -59,6 +60,9 @@ class Probes:
         if "fsd" in self._metrics:
             self._measures["segments"] = tally_measure(experiment.run.probe_segmenter)
         self._reals: dict[str, Sums] = {}
+        self._batches = -(-experiment.run.probe_images // experiment.run.batch)
+        held = system.reads.held if system.probes and system.reads else None
+        self._held = held(experiment.data, self._batches * experiment.run.batch) if held else None
         whole, root = NamedSharding(mesh, PartitionSpec()), jax.random.key(experiment.run.seed)
         self._key = jax.random.fold_in(root, np.uint32(_PROBE_KEY))
 
@@ -90,11 +94,20 @@ class Probes:
             return values
         for name, probe in self._system.probes.items():
             sums = jax.device_get(probe.zero())
-            for number in range(-(-self._run.probe_images // self._run.batch)):
-                part = self._adders[name](state, self._batch, jax.random.fold_in(self._key, np.uint32(number)))
+            for number in range(self._batches):
+                part = self._adders[name](state, self._given(number), jax.random.fold_in(self._key, np.uint32(number)))
                 sums = probe.merge(sums, jax.device_get(part))
             values |= {name if key == name else f"{name}/{key}": float(value) for key, value in probe.read(sums).items()}
         return values
+
+    def _given(self, number: int) -> dict[str, jax.Array]:
+        """What the system's probes add as their batch of this number: samples held out from training, where the system names some."""
+        if self._held is None:
+            return self._batch
+        share = self._run.batch // jax.process_count()
+        first = number * self._run.batch + jax.process_index() * share
+        local = {name: array[first : first + share] for name, array in self._held.items()}
+        return parallel.global_batch(local, self._mesh, self._run.batch)
 
     @functools.cached_property
     def _batch(self) -> dict[str, jax.Array]:

@@ -76,12 +76,9 @@ def evaluate(
     protocol = {"set": clips.name, "set digest": clips.digest, "clips": len(clips), "pairs": n, "seed": seed, **(facts or {})}
     result: dict[str, Any] = {"protocol": protocol}
     pairs = draw_pairs(clips, n, seed)
-    here = np.stack([clips.frame(i, s) for i, s, _, _ in pairs])
-    there = np.stack([clips.frame(j, t) for _, _, j, t in pairs])
     if drawable(clips):
         say(f"{n:,} swaps")
-        drawn = [clips.render(clips.identity[i], clips.pose(j)[t]) for i, _, j, t in pairs]
-        truth, mask = (np.stack([one[k] for one in drawn]) for k in (0, 1))
+        here, there, truth, mask = swaps(clips, pairs)
         mean = np.rint(np.concatenate([here, there]).mean(0, dtype=np.float64)).astype(np.uint8)
         made = apply.swap(here, there)
         images = dict(zip(ROWS, (made, np.broadcast_to(mean, here.shape), here, there, truth), strict=True))
@@ -97,7 +94,8 @@ def evaluate(
         if judges is not None:
             protocol |= {"judges": {key: judges.about[key] for key in ("digest", "steps", "renders", "ceiling") if key in judges.about}}
     say("frames of one clip")
-    result["same clip"] = _same_clip(apply, clips, n, seed)
+    first, second = frames_of_one_clip(clips, n, seed)
+    result["same clip"] = _same_clip(apply.swap(first, second), second, first)
     codes, at = _codes(apply, clips, frames, seed)
     protocol["probed frames"] = len(codes.clip)
     label = codes.clip if clips.identity is None else np.unique(clips.identity, axis=0, return_inverse=True)[1].reshape(-1)[codes.clip]
@@ -130,6 +128,31 @@ def draw_pairs(clips: Any, n: int, seed: int) -> np.ndarray:
         if group[i] != group[j]:
             found.append((i, int(rng.integers(0, clips.length(i))), j, int(rng.integers(0, clips.length(j)))))
     return np.array(found)
+
+
+def swaps(clips: Any, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the pairs of a set that can be drawn: images of who, images of how, and the truth of the swaps with its masks."""
+    here = np.stack([clips.frame(i, s) for i, s, _, _ in pairs])
+    there = np.stack([clips.frame(j, t) for _, _, j, t in pairs])
+    drawn = [clips.render(clips.identity[i], clips.pose(j)[t]) for i, _, j, t in pairs]
+    truth, mask = (np.stack([one[k] for one in drawn]) for k in (0, 1))
+    return here, there, truth, mask
+
+
+def frames_of_one_clip(clips: Any, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two different frames of each of n clips drawn at random: uint8 [n, S, S, 3] twice.
+
+    Raises:
+      ValueError: every clip has one frame.
+    """
+    rng = np.random.default_rng((seed, 2))
+    lengths = np.array([clips.length(i) for i in range(len(clips))])
+    long = np.flatnonzero(lengths > 1)
+    if not len(long):
+        raise ValueError(f"{clips.name}: every clip has one frame; pose can only be told apart in clips of two or more")
+    chosen = [(i, *rng.choice(lengths[i], 2, replace=False)) for i in rng.choice(long, n)]
+    here, there = (np.stack([clips.frame(int(one[0]), int(one[k])) for one in chosen]) for k in (1, 2))
+    return here, there
 
 
 class _Applied:
@@ -166,17 +189,49 @@ class _Applied:
         return in_blocks(functools.partial(jax.jit(function), self._params), *images, block=self._batch)
 
 
-def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[str, Any], judges: judging.Judges | None) -> dict[str, float]:
+def swap_figures(fake: Any, truth: Any, mask: Any) -> dict[str, float]:
+    """'PSNR', 'fg L1' and 'MSE [-1,1]' of swaps, uint8 [N, S, S, 3] twice with the truth's masks: means over the images."""
+    return {name: float(np.nanmean(values)) for name, values in _by_image(_differences, fake, truth, mask).items()}
+
+
+def same_clip_psnr(fake: Any, truth: Any) -> float:
+    """PSNR of images made of two frames of one clip, uint8 [N, S, S, 3]: the median, as two frames that are equal have an infinite one."""
+    return float(np.median(_by_image(lambda made, right: {"PSNR": swap.psnr(right, made)}, fake, truth)["PSNR"]))
+
+
+def _same_clip(fake: Any, truth: Any, source: Any) -> dict[str, float]:
+    """Identity and pose from two different frames of one clip, of which ``source`` says who; the second is the truth."""
+
+    def compare(made: Any, right: Any, who: Any) -> dict[str, np.ndarray]:
+        found = {"SSIM": swap.ssim(right, made), "MSE [-1,1]": 4 * swap.squared_error(right, made)}
+        return {**found, "copies x_i": swap.copied(made, right, who)}
+
+    found = {name: float(values.mean()) for name, values in _by_image(compare, fake, truth, source).items()}
+    return {**found, "PSNR": same_clip_psnr(fake, truth), "PSNR of the copy": same_clip_psnr(source, truth)}
+
+
+def _by_image(compare: Callable[..., dict[str, Any]], *arrays: Any) -> dict[str, np.ndarray]:
+    """``compare`` of 256 images at a time, images in [0, 1] and masks as they are; float64 [N] by name."""
     parts: dict[str, list[np.ndarray]] = {}
-    for first in range(0, len(fake), 256):
-        some = slice(first, first + 256)
-        made, right, who, how = (_unit(array[some]) for array in (fake, truth, here, there))
-        values = {"PSNR": swap.psnr(right, made), "SSIM": swap.ssim(right, made), "fg L1": swap.foreground_error(right, made, mask[some])}
-        values["MSE [-1,1]"] = 4 * swap.squared_error(right, made)
-        values |= {"copies x_i": swap.copied(made, right, who), "copies x_j": swap.copied(made, right, how)}
-        for name, array in values.items():
-            parts.setdefault(name, []).append(np.asarray(array, np.float64))
-    found = {name: float(np.nanmean(np.concatenate(arrays))) for name, arrays in parts.items()}
+    for first in range(0, len(arrays[0]), 256):
+        some = (np.asarray(array[first : first + 256]) for array in arrays)
+        for name, values in compare(*(one if one.dtype == bool else _unit(one) for one in some)).items():
+            parts.setdefault(name, []).append(np.asarray(values, np.float64))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _differences(made: Any, right: Any, mask: Any) -> dict[str, np.ndarray]:
+    found = {"PSNR": swap.psnr(right, made), "fg L1": swap.foreground_error(right, made, mask)}
+    return {**found, "MSE [-1,1]": 4 * swap.squared_error(right, made)}
+
+
+def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[str, Any], judges: judging.Judges | None) -> dict[str, float]:
+    def compare(made: Any, right: Any, mask: Any, who: Any, how: Any) -> dict[str, np.ndarray]:
+        found = _differences(made, right, mask)
+        copies = {"copies x_i": swap.copied(made, right, who), "copies x_j": swap.copied(made, right, how)}
+        return {"PSNR": found["PSNR"], "SSIM": swap.ssim(right, made), **found, **copies}
+
+    found = {name: float(np.nanmean(values)) for name, values in _by_image(compare, fake, truth, mask, here, there).items()}
     if judges is None:
         return found
     said = judging.judge(judges, np.ascontiguousarray(fake))
@@ -186,29 +241,6 @@ def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[st
         if differ.any():
             found[f"leak {name}"] = float(np.mean((said["identity"][:, k] == known["other"][:, k])[differ]))
     return {**found, **judging.pose_errors(judges.columns, said["pose"], known["pose"], judges.size)}
-
-
-def _same_clip(apply: _Applied, clips: Any, n: int, seed: int) -> dict[str, float]:
-    """Identity and pose from two different frames of one clip; the second frame is the truth."""
-    rng = np.random.default_rng((seed, 2))
-    lengths = np.array([clips.length(i) for i in range(len(clips))])
-    long = np.flatnonzero(lengths > 1)
-    if not len(long):
-        raise ValueError(f"{clips.name}: every clip has one frame; pose can only be told apart in clips of two or more")
-    chosen = [(i, *rng.choice(lengths[i], 2, replace=False)) for i in rng.choice(long, n)]
-    here, there = (np.stack([clips.frame(int(one[0]), int(one[k])) for one in chosen]) for k in (1, 2))
-    made = apply.swap(here, there)
-    parts: dict[str, list[np.ndarray]] = {}
-    for first in range(0, n, 256):
-        some = slice(first, first + 256)
-        fake, truth, source = (_unit(array[some]) for array in (made, there, here))
-        values = {"PSNR": swap.psnr(truth, fake), "SSIM": swap.ssim(truth, fake), "MSE [-1,1]": 4 * swap.squared_error(truth, fake)}
-        values |= {"copies x_i": swap.copied(fake, truth, source), "PSNR of the copy": swap.psnr(truth, source)}
-        for name, array in values.items():
-            parts.setdefault(name, []).append(np.asarray(array, np.float64))
-    # Two frames that are equal have an infinite PSNR: the PSNR here is that of the mean error.
-    found = {name: float(np.concatenate(arrays).mean()) for name, arrays in parts.items() if "PSNR" not in name}
-    return found | {name: float(np.median(np.concatenate(parts[name]))) for name in parts if "PSNR" in name}
 
 
 def _codes(apply: _Applied, clips: Any, frames: int, seed: int) -> tuple[Codes, np.ndarray]:

@@ -86,6 +86,9 @@ class Reads(NamedTuple):
     Raises ValueError or FileNotFoundError where the data do not serve."""
     blank: Callable[[int], dict[str, np.ndarray]]
     """``blank(n)``: n such samples stacked, of the right shapes and types and of no content, for what is asked before data are read."""
+    held: Callable[[Any, int], dict[str, np.ndarray]] | None = None
+    """``held(data, n)``: n samples that the run does not learn from, stacked, for the system's probes: batches of them, as they are, are
+    what ``Probe.add`` is given. Raises as ``open``. None: it is given the first batch of what the run reads, again and again."""
 
 
 class System(NamedTuple):

@@ -16,7 +16,7 @@ import pytest
 from jaxgan import checkpoint, features, generators, report
 from jaxgan.data import pipeline
 from jaxgan.metrics import frechet
-from jaxgan.system import Probe
+from jaxgan.system import Probe, Reads
 from jaxgan.train import Result, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -113,6 +113,35 @@ def test_a_run_is_the_same_with_and_without_probes_and_resumes_to_the_same_value
     assert train(toy.experiment(**PROBED), tmp_path / "parts", quiet=True, stop_after_steps=10).status == "stopped"
     assert train(toy.experiment(**PROBED), tmp_path / "parts", quiet=True).status == "finished"
     assert log(tmp_path / "parts") == log(tmp_path / "probed") and leaves(tmp_path / "parts") == leaves(tmp_path / "probed")
+
+
+def test_a_systems_own_probe_is_given_what_is_held_out_from_training(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch by batch, each sample once, as it is, and rounded up to whole batches."""
+    plain, asked = toy.system, []
+
+    def held(data: Any, n: int) -> dict[str, np.ndarray]:
+        asked.append((data.source, n))
+        return {"number": np.arange(n, dtype=np.int32)}
+
+    def system(config: Any) -> Any:
+        def add(sums: Any, state: Any, batch: Any, key: jax.Array) -> Any:
+            assert set(batch) == {"number"}
+            return jnp.concatenate([sums, batch["number"]])
+
+        def read(sums: np.ndarray) -> dict[str, float]:
+            assert sums.tolist() == list(range(80))
+            return {"order": float(len(sums))}
+
+        probe = Probe(lambda: np.zeros(0, np.int32), add, lambda a, b: np.concatenate([a, b]), read)
+        made = plain(config)
+        reads = Reads(lambda data: toy.Pictures(), lambda n: {"image": np.zeros((n, 8, 8, 1), np.uint8)}, held)
+        return made._replace(probes={"order": probe}, reads=reads)
+
+    monkeypatch.setattr(toy, "system", system)
+    settings = PROBED | {"probes": (), "kimg": 0.16}
+    assert train(toy.experiment(**settings), tmp_path / "run", quiet=True).status == "finished"
+    assert asked == [("toy", 80)]
+    assert {line["step"]: line["order"] for line in log(tmp_path / "run") if "order" in line} == {0: 80, 10: 80}
 
 
 def test_the_score_is_that_of_the_averaged_networks_and_reals_are_computed_once(toy: Any, tmp_path: Path) -> None:

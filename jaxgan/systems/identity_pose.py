@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxgan import perceptual
+from jaxgan import perceptual, swap_progress
 from jaxgan.data.triplets import Triplets
 from jaxgan.nets import identity_pose as nets
 from jaxgan.nets import pixel_verification as pvm
@@ -178,13 +178,13 @@ def system(config: Config) -> System:
         init=init,
         step=step,
         sample=None,
-        probes={},
+        probes={"swap": swap_progress.probe(swapper(config))},
         image=(side, side, 3),
         records=1,
         prepare=lambda stacked, rng: {"image": stacked["image"], "gap": stacked["gap"]},
         owns={name: player.owns for name, player in make_players(config, 0.0).items()},
         translate=translate,
-        reads=Reads(lambda data: open_source(config, data), lambda n: blank(side, n)),
+        reads=Reads(lambda data: open_source(config, data), lambda n: blank(side, n), swap_progress.held(side)),
     )
 
 

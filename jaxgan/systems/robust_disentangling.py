@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxgan import swap_progress
 from jaxgan.nets import disentangling
 from jaxgan.nets.disentangling import SIZES
 from jaxgan.play import follow, half_life_decay, init_opt, move
@@ -161,14 +162,14 @@ def system(config: Config) -> System:
         init=init,
         step=step,
         sample=None,
-        probes={},
+        probes={"swap": swap_progress.probe(swapper(config))},
         image=(config.side, config.side, 3),
         records=1,
         prepare=lambda batch, rng: flip_images(batch, rng) if config.flip else batch,
         owns={name: player.owns for name, player in players.items()},
         translate=lambda state, images: rows(networks, {**state.params, **state.ema}, images),
         check=check_batch,
-        reads=Reads(lambda data: open_source(config, data), lambda n: blank(config, n)),
+        reads=Reads(lambda data: open_source(config, data), lambda n: blank(config, n), swap_progress.held(config.side)),
     )
 
 
