@@ -44,21 +44,29 @@ def open_catalogue(data: configure.Data, image: tuple[int, int, int]) -> pipelin
 
 
 def open_builder(data: configure.Data):
-    """TFDS's builder of the prepared set that ``data.source`` names; raises as `open_catalogue`."""
+    """TFDS's builder of the prepared set of images that ``data.source`` names; raises as `open_catalogue`."""
+    from jaxgan.data import builders
+
     name = data.source.removeprefix("tfds:").strip("/")
+    builder = open_prepared(name, data.root)
+    features = builder.info.features
+    if "image" not in features or not isinstance(features["image"], builders.tfds.features.Image):
+        raise ValueError(f"{name} has no image feature called 'image'; it has: {', '.join(features)}")
+    return builder
+
+
+def open_prepared(name: str, root: str):
+    """TFDS's builder of the prepared set NAME[/CONFIG]. FileNotFoundError with the commands that prepare it, or ValueError."""
     if not re.fullmatch(r"[A-Za-z0-9_]+(/[A-Za-z0-9_.\-]+)?", name):
-        raise ValueError(f"{data.source!r} does not name a catalogue set; write tfds:NAME or tfds:NAME/CONFIG, for instance tfds:celeb_a")
-    folder = _find(name, data.root)
+        raise ValueError(f"'tfds:{name}' does not name a catalogue set; write tfds:NAME or tfds:NAME/CONFIG, for instance tfds:celeb_a")
+    folder = _find(name, root)
     from jaxgan.data import builders
 
     with builders.quiet():
         builder = builders.tfds.builder_from_directory(folder)
-    features = builder.info.features
-    if "image" not in features or not isinstance(features["image"], builders.tfds.features.Image):
-        raise ValueError(f"{name} has no image feature called 'image'; it has: {', '.join(features)}")
     stored = builder.info.file_format.value
     if stored != "array_record":
-        raise ValueError(f"{folder} is stored as {stored}, which needs TensorFlow to read; prepare it again: {_command(name, data.root)}")
+        raise ValueError(f"{folder} is stored as {stored}, which needs TensorFlow to read; prepare it again: {_command(name, root)}")
     return builder
 
 

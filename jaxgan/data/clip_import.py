@@ -23,6 +23,8 @@ from jaxgan.data import folders, tracks
 from jaxgan.data.clips import Clips
 from jaxgan.data.folders import Rejected, Settings
 
+LENGTH = 16
+"""Frames of a clip where nobody says."""
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 
 
@@ -58,7 +60,7 @@ def import_clips(
     out_dir,
     *,
     size: tuple[int, int],
-    length: int = 16,
+    length: int | None = None,
     stride: int = 1,
     crop: str = "center",
     filter: str = "",
@@ -73,40 +75,62 @@ def import_clips(
     A folder's images are its frames, in the order of their names. Of every video each `stride`-th frame is taken and cut into clips without
     overlap; what is left at the end is dropped. Videos that share the first folder (or are alone) below `source_dir` are one group: its
     clips never supply each other's pose image and stay in one split. `boxes`: CSV files as ``tracks.read_boxes`` takes; then each track is
-    cut into clips of the square around its box, and `crop` is not used. `filter`: empty for lanczos, with boxes for box (the mean over
-    areas). `size`, `crop`, `alpha`, `upscale`, `max_pixels`, `test_share`: as in ``folders.import_folder``. A video that is damaged
-    anywhere, and a video or track too short for one clip, are left out and named in the report. Raises FileNotFoundError,
-    FileExistsError, ValueError and OSError; then nothing is left under the name `out_dir`.
+    cut into clips of the square around its box, and `crop` is not used. `source_dir` 'tfds:NAME': a prepared catalogue set in the place of
+    a folder (``catalogue_clips.open_videos``), with its own splits where it has several. `length`: None for 16, of a turntable a whole
+    turn. `filter`: empty for lanczos, with boxes and of catalogue sets for box (the mean over areas). `size`, `crop`, `alpha`, `upscale`,
+    `max_pixels`, `test_share`: as in ``folders.import_folder``. A video that is damaged anywhere, and a video or track too short for one
+    clip, are left out and named in the report. Raises FileNotFoundError, FileExistsError, ValueError and OSError; then nothing is left
+    under the name `out_dir`.
     """
     from etils import epath
 
-    filter = filter or ("lanczos" if boxes is None else "box")
+    listed = str(source_dir).startswith("tfds:")
+    filter = filter or ("lanczos" if boxes is None and not listed else "box")
     settings = Settings(tuple(size), crop, filter, 3, alpha, upscale, max_pixels, test_share)
     folders.check(settings)
     if boxes is not None and size[0] != size[1]:
         raise ValueError(f"size is {size[0]}x{size[1]}, but boxes are cut out as squares; give one number")
-    if length < 2 or stride < 1:
+    if boxes is not None and listed:
+        raise ValueError(f"boxes belong to videos of your own, and {source_dir} has what is needed; leave --boxes out")
+    if (length is not None and length < 2) or stride < 1:
         raise ValueError(f"length is {length} and stride is {stride}; a clip has at least 2 frames, every frame or each n-th is taken")
-    source, out = Path(source_dir).expanduser(), epath.Path(out_dir).expanduser()
-    if not source.is_dir():
+    out = epath.Path(out_dir).expanduser()
+    source = str(source_dir) if listed else Path(source_dir).expanduser()
+    if not listed and not source.is_dir():
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r} to import from")
     if out.exists():
         raise FileExistsError(f"{os.fspath(out)!r} exists already; name a new folder or remove that one first")
-    videos = _videos(source, settings, stride, boxes)
-    splits = {"train": [name for name in videos if folders.share(videos[name].group) >= test_share]}
-    splits["test"] = [name for name in videos if name not in set(splits["train"])]
-    splits = {split: {name: videos[name] for name in names} for split, names in splits.items() if names or split == "train"}
+    if listed:
+        from jaxgan.data import catalogue_clips
+
+        splits, usual = catalogue_clips.open_videos(source, settings, stride)
+        length = length or max(2, usual // stride)
+    else:
+        splits, length = {"train": _videos(source, settings, stride, boxes)}, length or LENGTH
+    if len(splits) == 1:
+        splits = _parted(*splits.values(), test_share)
+    elif test_share:
+        raise ValueError(f"test_share is {test_share}, but {source} has splits of its own ({', '.join(splits)}); leave it out")
 
     started = time.monotonic()
     rejects: dict[str, str] = {}
     digest = hashlib.sha256()
-    with folders.building(out, rejects, len(videos) if boxes is None else None) as partial:
+    total = len(splits["train"]) + len(splits.get("test", ())) if boxes is None and not listed else None
+    with folders.building(out, rejects, total) as partial:
         made, groups = _write(partial, splits, settings, length, stride, rejects, digest)
         counts = {split: len(found) for split, found in groups.items()}
         report = ClipReport(os.fspath(out), counts, (*settings.size, 3), length, digest.hexdigest(), rejects, time.monotonic() - started)
         facts = {**report._asdict(), "stride": stride, "settings": settings.__dict__, "source": os.fspath(source), "groups": groups}
         folders.finish(made, out, facts, rejects)
     return report
+
+
+def _parted(videos: dict[str, Video], test_share: float) -> dict[str, dict[str, Video]]:
+    """Videos by split, train and where there are any test; a group stays together."""
+    splits = {"train": {}, "test": {}}
+    for name, video in videos.items():
+        splits["test" if folders.share(video.group) < test_share else "train"][name] = video
+    return {split: part for split, part in splits.items() if part or split == "train"}
 
 
 def find_videos(source: Path) -> dict[str, list[str]]:
@@ -166,6 +190,11 @@ def open_folder(source: str, split: str, image: tuple[int, int, int]) -> Clips:
 
     from jaxgan.data import builders
 
+    if source.startswith("tfds:"):
+        raise ValueError(
+            f"data source {source!r}: clips of a catalogue set are made once, `jaxgan data import {source} OUT --clips --size {image[0]}`, "
+            "and read from there; use --data.source OUT"
+        )
     folder = epath.Path(source).expanduser()
     remedy = f"use 'figures', 'sprites:FOLDER', or `jaxgan data import FOLDER {source} --clips --size {image[0]}`"
     if not (folder / "dataset_info.json").exists() or not (folder / "facts.json").exists():

@@ -14,11 +14,13 @@ def import_set(argv: Sequence[str]) -> int:
     """Images of a folder, with label maps of another where there are any, or clips, become a set."""
     about = "decodes, crops and resizes a folder of images (and one of label maps), or of clips, once; lists rejects and why"
     parser = Parser("jaxgan data import", description=about)
-    parser.add_argument("folder", help="folder of PNG, JPEG or WebP files")
+    parser.add_argument("folder", help="folder of PNG, JPEG or WebP files; with --clips also tfds:smallnorb, tfds:coil100, tfds:davis")
     parser.add_argument("out", help="folder to make: what `--data.source` takes")
     parser.add_argument("--size", type=int, nargs="+", required=True, metavar="PIXELS", help="height and width, or one number for both")
     parser.add_argument("--crop", default="center", help="none (aspect not kept), center, celeba (rows 50:178, columns 25:153)")
-    parser.add_argument("--filter", help="nearest, box, bilinear, hamming, bicubic, lanczos (lanczos; with --boxes box, the mean of areas)")
+    parser.add_argument(
+        "--filter", help="nearest, box, bilinear, hamming, bicubic, lanczos (lanczos; with --boxes and of tfds: box, the mean of areas)"
+    )
     parser.add_argument("--channels", type=int, default=3, help="3: RGB, 1: grey")
     parser.add_argument("--alpha", default="white", help="transparent images: laid on white, on black, or reject")
     parser.add_argument("--upscale", action="store_true", help="take images smaller than the size too")
@@ -28,7 +30,7 @@ def import_set(argv: Sequence[str]) -> int:
     parser.add_argument("--classes", metavar="FILE", help="with --labels: class names, one a line, class 0 first")
     parser.add_argument("--void", type=int, metavar="ID", help="with --labels: the number of pixels whose class is not known")
     parser.add_argument("--clips", action="store_true", help="every folder of images and every video file below FOLDER is cut into clips")
-    parser.add_argument("--length", type=int, help="with --clips: frames of a clip (16)")
+    parser.add_argument("--length", type=int, help="with --clips: frames of a clip (16; of smallnorb and coil100 a whole turn)")
     parser.add_argument("--stride", type=int, help="with --clips: each how many-th frame is taken (1)")
     parser.add_argument(
         "--boxes", metavar="CSV", help="with --clips: a file, or a folder of VIDEO.csv, of frame,track,x,y,w,h: cuts tracks"
@@ -106,7 +108,7 @@ def _import_clips(options: argparse.Namespace, rest: dict) -> int:
     report = import_clips(options.folder, options.out, size=_size(options.size), **cut, **rest)
     counts = ", ".join(f"{count} {split}" for split, count in report.counts.items())
     frames = "x".join(map(str, report.size))
-    what = "videos" if options.boxes is None else "videos or tracks"
+    what = "videos" if options.boxes is None and not options.folder.startswith("tfds:") else "videos or tracks"
     print(f"{report.folder}: clips of {report.length} frames of {frames}, {counts}; {len(report.rejects)} {what} rejected")
     return 0
 
