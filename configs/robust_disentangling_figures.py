@@ -2,12 +2,8 @@
 
 Reproduces: nothing published on these data; the networks are the published ones at 64x64, the numbers below those of the authors' code.
 Command:    jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures
-            jaxgan swap runs/robust_figures
-            On two CPU cores, at 32x32:
-            jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures32 --model.side 32
-                --model.widths 8 16 32 64 --model.code 16 --model.estimator 128 --model.warmup 200 --model.steps 3000
-                --run.batch 16 --run.kimg 48
-Hardware:   1 GPU for 64x64; 2 CPU cores for 32x32.
+            jaxgan swap grid runs/robust_figures --data figures --out grid.png
+Hardware:   1 GPU. On two CPU cores: configs/robust_disentangling_figures32.py.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.
 

@@ -22,7 +22,7 @@ from jaxgan.files import write_atomic
 from jaxgan.fitting import fit, in_blocks
 from jaxgan.metrics import swap
 
-FORMAT = "jaxgan judges 1"
+FORMAT = "jaxgan judges 2"
 LINEAR, CIRCLE, CLASS = "linear", "circle", "class"
 _CIRCLES = ("heading",)
 _LINES = ("x", "y", "arm")
@@ -53,22 +53,22 @@ class Judges(NamedTuple):
 
 
 class Judge(nn.Module):
-    """Images [N, S, S, 3] in [-1, 1] -> [N, outputs]: squares of 2 px become channels before each layer, down to 4 px or less.
+    """Images [N, S, S, 3] in [-1, 1] -> [N, outputs]: squares of 2 px become channels before each 3x3 layer, down to 4 px or less.
 
-    From 8 px down a layer sees 3x3 pixels; then follows one hidden layer of 128. S must be halved so by whole numbers.
+    Layers of 32, 64 and then 96 channels, each normalised; then one hidden layer of 192. S must be halved so by whole numbers.
     """
 
     outputs: int
 
     @nn.compact
     def __call__(self, x):
-        width = 16
+        width = 32
         while x.shape[1] > 4:
             n, height, _, channels = x.shape
             x = x.reshape(n, height // 2, 2, height // 2, 2, channels).transpose(0, 1, 3, 2, 4, 5).reshape(n, height // 2, height // 2, -1)
-            x = nn.silu(nn.Dense(width)(_neighbours(x) if x.shape[1] <= 8 else x))
-            width = min(width + 16, 64)
-        x = nn.silu(nn.Dense(128)(x.reshape(x.shape[0], -1)))
+            x = nn.silu(nn.LayerNorm()(nn.Dense(width)(_neighbours(x))))
+            width = min(width + 32, 96)
+        x = nn.silu(nn.Dense(192)(x.reshape(x.shape[0], -1)))
         return nn.Dense(self.outputs)(x)
 
 
@@ -110,7 +110,7 @@ def targets(columns: Sequence[Column], poses: np.ndarray) -> np.ndarray:
 
 
 def train(
-    clips: Any, *, steps: int = 2500, batch: int = 64, renders: int = 20_000, seed: int = 0, say: Callable[[str], None] | None = None
+    clips: Any, *, steps: int = 5000, batch: int = 64, renders: int = 80_000, seed: int = 0, say: Callable[[str], None] | None = None
 ) -> Judges:
     """Judges of a set that can be drawn: identities uniform over all combinations, poses from the first nine tenths of its clips.
 

@@ -100,7 +100,7 @@ class Evaluate(Options):
     """Pairs of two clips."""
     judges: str = ""
     """Folder where the judges of a set are kept and found again; empty: the folder of the scores."""
-    judge_steps: int = 2500
+    judge_steps: int = 5000
     """Training of judges that are not there yet."""
     probe_steps: int = 1000
     """Training of each probe; 0: none."""

@@ -1,0 +1,32 @@
+"""Robust disentangling of drawn figures at 32x32, size 'tiny': to be watched on two CPU cores; nothing to download.
+
+Reproduces: nothing published; the mechanism and the numbers of configs/robust_disentangling_figures.py, narrower networks.
+Command:    jaxgan train configs/robust_disentangling_figures32.py --workdir runs/robust_disentangling_figures32
+            Ablations: the options that configs/robust_disentangling_figures.py lists.
+Hardware:   2 CPU cores.
+Expected:   after 3000 steps results that stand where the pose image stands, in the colours of the identity image.
+Measured:   not run yet.
+"""
+
+import dataclasses
+
+from jaxgan.configure import Data, Experiment, Run
+from jaxgan.nets.disentangling import SIZES
+from jaxgan.systems.robust_disentangling import Config
+
+
+def config() -> Experiment:
+    return Experiment(
+        model=Config(**SIZES["tiny"]._asdict(), warmup=200, steps=3000),
+        data=Data(source="figures"),
+        run=Run(batch=16, kimg=48.0, save_every=500, sample_every=500, samples=8),
+    )
+
+
+def tiny() -> Experiment:
+    small = {"side": 16, "widths": (4, 8, 8), "code": 4, "estimator": 8, "blocks": 1}
+    return Experiment(
+        model=dataclasses.replace(config().model, **small, warmup=4, steps=10),
+        data=Data(source="figures", count=64),
+        run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
+    )
