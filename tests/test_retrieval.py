@@ -1,10 +1,13 @@
 """Retrieval finds poses and not colours, searches exactly, never serves a group from itself, and is kept whole or made again."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import swap_toy
 
-from jaxgan import retrieval
-from jaxgan.data import clips, figures
+from jaxgan import configure, generators, retrieval
+from jaxgan.data import clips, figures, triplets
 
 
 @pytest.fixture(scope="module")
@@ -14,9 +17,9 @@ def drawn():
     return clips.in_memory(frames, facts.identity, facts.pose[:, ::4], figures.FACTORS, figures.POSE)
 
 
-def found_by(drawn, features):
+def found_by(drawn, features, weights=""):
     """Nearest neighbours of all frames: medians of the errors of pose, and shares of equal factors."""
-    index = retrieval.build_index(drawn, features, 1)
+    index = retrieval.build_index(drawn, features, 1, weights=weights)
     poses = np.concatenate([drawn.pose(i) for i in range(len(drawn))])
     identity = np.repeat(drawn.identity, 4, 0)
     neighbour = index.neighbours[:, 0]
@@ -166,3 +169,124 @@ def test_the_convnet_describes_areas_of_length_one(tmp_path, monkeypatch):
     lengths = np.sqrt(np.square(cells).sum(-1))
     np.testing.assert_allclose(lengths[lengths > 0], 1, atol=1e-5)
     assert (lengths > 0).any()
+
+
+@pytest.fixture
+def run_of_toys(monkeypatch):
+    """A run wherever one is asked for, whose pose codes are the true poses of `swap_toy.Clips`; with kind 'leaky' the identities too."""
+    asked = {"kind": "truth"}
+
+    def opened(path):
+        arrays = {"params/net/w": np.ones(1, np.float32)}
+        return generators.Generator("swap_toy", swap_toy.Config(asked["kind"]), arrays, 100)
+
+    monkeypatch.setattr(generators, "open_generator", opened)
+    return asked
+
+
+def test_an_encoder_of_poses_finds_the_frames_in_the_same_pose_whoever_they_show(run_of_toys, tmp_path):
+    toys = swap_toy.Clips()
+    poses = np.concatenate([toys.pose(i) for i in range(len(toys))])
+    vectors = np.stack([poses[:, 0], poses[:, 1], np.cos(poses[:, 2]), np.sin(poses[:, 2])], 1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    group = np.repeat(toys.group, 4)
+    cosines = np.where(group[:, None] == group, -np.inf, vectors @ vectors.T)
+    index = retrieval.open_index(toys, "encoder:run", 3, root=str(tmp_path))
+    np.testing.assert_allclose(index.scores, -np.sort(-cosines, 1)[:, :3], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(cosines, index.neighbours, 1), index.scores, atol=1e-6)
+    assert (group[index.neighbours] != group[:, None]).all()
+    run_of_toys["kind"] = "leaky"  # the run has gone on: its index is not one that was kept
+    later = retrieval.open_index(toys, "encoder:run", 3, root=str(tmp_path))
+    assert (later.scores < index.scores - 0.1).mean() > 0.9 and not list(tmp_path.iterdir())
+
+
+def test_triplets_take_their_pose_images_by_a_run_and_say_which(run_of_toys, tmp_path):
+    toys = swap_toy.Clips()
+    settings = triplets.Triplets(features="encoder:run", gap_min=1, quality=0.0, histogram=1.0)
+    source = triplets.TripletSource(toys, settings, root=str(tmp_path))
+    errors = []
+    for k in range(60):
+        found = source.draw(k % len(source), np.random.default_rng(k))
+        how, target = found["image"][1:]
+        clip, other = int(found["clip"]), int(found["pose_clip"])
+        assert toys.group[clip] != toys.group[other]
+        there = next(t for t in range(4) if (toys.frame(other, t) == how).all())
+        here = next(t for t in range(4) if (toys.frame(clip, t) == target).all())
+        turn = toys.pose(other)[there, 2] - toys.pose(clip)[here, 2]
+        errors.append(abs((turn + np.pi) % (2 * np.pi) - np.pi))
+    assert np.mean(errors) < 0.2  # a quarter of a turn each way by chance: 1.6
+    assert "by encoder:run: " in triplets.told(source, triplets.guards(source, 20))
+
+
+def test_the_encoder_of_a_run_on_disk_is_the_averaged_one(tmp_path):
+    from jaxgan.systems import identity_pose
+    from jaxgan.weights import save_generator
+
+    config = identity_pose.Config(
+        side=16, widths=(4, 8), identity=8, tokens=8, read=8, heads=2, judge=(4, 8), embedding=(4, 8), pv_ramp=(0, 2)
+    )
+    shapes, rng = jax.eval_shape(identity_pose.system(config).init, jax.random.key(0)), np.random.default_rng(0)
+    state = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), {"params": shapes.params, "ema": shapes.ema})
+    arrays = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    plain = configure.to_json(configure.Experiment(config))["model"]
+    save_generator(tmp_path / "run", "identity_pose", plain, arrays, {"what": "random numbers"})
+    frames = rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+    found = retrieval.encoder(str(tmp_path / "run"))(frames)
+    swapper = identity_pose.swapper(config)
+
+    @jax.jit
+    def code(params):
+        return swapper.pose_vector(swapper.pose(params, jnp.asarray(frames, jnp.float32) / 127.5 - 1))
+
+    np.testing.assert_allclose(found, code({**state["params"], **state["ema"]}), rtol=1e-4, atol=1e-4)
+    assert abs(found - code(state["params"])).max() > 0.1
+    with pytest.raises(ValueError, match="run reads images of 16 pixels, the clips have 32x32"):
+        retrieval.build_index(clips.in_memory(np.zeros((2, 2, 32, 32, 3), np.uint8)), f"encoder:{tmp_path / 'run'}", 1)
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        retrieval.build_index(clips.in_memory(np.zeros((2, 2, 16, 16, 3), np.uint8)), f"encoder:{tmp_path / 'nowhere'}", 1)
+
+
+def test_an_index_by_other_convnet_weights_is_another(tmp_path, monkeypatch):
+    from jaxgan import weights
+
+    asked = []
+    monkeypatch.setattr(weights, "about", lambda name, path=None: {"preprocessing": "torchvision", "sha256": str(path)})
+    monkeypatch.setattr(retrieval, "convnet", lambda path: asked.append(path) or (lambda frames: retrieval.luminance(frames)))
+    frames = np.random.default_rng(0).integers(0, 256, (4, 2, 32, 32, 3), dtype=np.uint8)
+    for path in ("a", "b", "a"):
+        retrieval.open_index(clips.in_memory(frames), "convnet", 2, weights=path, root=str(tmp_path))
+    assert asked == ["a", "b"] and len(list((tmp_path / "retrieval").iterdir())) == 2
+
+
+@pytest.fixture(scope="module")
+def published(shared):
+    """The file of VGG-16's published weights."""
+    from jaxgan import weights
+
+    file = shared / "weights" / weights.KNOWN["vgg16"].file
+    if not file.is_file():
+        pytest.skip(f"{file} is not there")
+    return str(file)
+
+
+def test_the_published_convnet_describes_a_frame_by_the_means_of_its_map(published):
+    from jaxgan import perceptual, weights
+    from jaxgan.nets import vgg
+
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    images = perceptual.normalise(frames.astype(np.float32) / np.float32(127.5) - 1, weights.about("vgg16", published)["preprocessing"])
+    maps = np.asarray(vgg.features(vgg.params(weights.load("vgg16", published)), images, ("relu4_3",))["relu4_3"])
+    assert maps.shape == (2, 8, 8, 512)
+    cells = maps.reshape(2, 4, 2, 4, 2, 512).mean((2, 4))
+    cells /= np.linalg.norm(cells, axis=-1, keepdims=True)
+    np.testing.assert_allclose(retrieval.convnet(published)(frames).reshape(2, 4, 4, 512), cells, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_published_convnet_finds_places_and_is_less_bound_to_colours_than_rgb(published):
+    facts = figures.facts("train", 80)
+    frames = np.stack([figures.draw_clip(facts.identity[i], facts.pose[i, ::4], 32, "plain", 0)[0] for i in range(80)])
+    few = clips.in_memory(frames, facts.identity, facts.pose[:, ::4], figures.FACTORS, figures.POSE)
+    found = {features: found_by(few, features, published) for features in ("convnet", "rgb", "random")}
+    assert found["convnet"]["pixels"] < 0.5 * found["random"]["pixels"]
+    assert found["convnet"]["colour"] < found["rgb"]["colour"] - 0.1 and found["convnet"]["shape"] > found["rgb"]["shape"] + 0.1
