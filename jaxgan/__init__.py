@@ -2,12 +2,16 @@
 
 Contract: `State`, `Player`, `Probe`, `System` (`jaxgan.system`); `jaxgan.play` turns players into a step.
 Systems:  `jaxgan.systems.coco_gan` (Lin et al., ICCV 2019, arXiv:1904.00284), `jaxgan.systems.seeing` (Bau et al., ICCV 2019,
-          arXiv:1910.11626, segmentation statistics), `jaxgan.systems.segmentation` (U-Nets that label images).
+          arXiv:1910.11626, segmentation statistics), `jaxgan.systems.segmentation` (U-Nets that label images),
+          `jaxgan.systems.identity_pose` (Xiao et al., ICCV 2019), `jaxgan.systems.robust_disentangling` (Esser et al., ICCV 2019,
+          arXiv:1910.10223).
 Pieces:   `jaxgan.nets`, `jaxgan.losses`, `jaxgan.perceptual`, `jaxgan.coords`, `jaxgan.metrics`, plain functions of arrays;
-          `jaxgan.invert`, the latents of many images at once.
+          `jaxgan.mutual_information` (density ratio, constraint, bottleneck), `jaxgan.nets.pixel_verification`, `jaxgan.retrieval` (pose
+          images among the frames of clips); `jaxgan.invert`, the latents of many images at once.
 Running:  `jaxgan.train`, `jaxgan.checkpoint`, `jaxgan.parallel`, `jaxgan.data`, `jaxgan.weights`, `jaxgan.generators`, `jaxgan.report`,
           `jaxgan.timing`, `jaxgan.viz`, `jaxgan.doctor`. Experiments are `Experiment(model, data, run)` of `jaxgan.configure`.
-Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`, `jaxgan.segmenters`.
+Scores:   `jaxgan.sources`, `jaxgan.features`, `jaxgan.scores`, `jaxgan.evaluate`, `jaxgan.probes`, `jaxgan.segmenters`;
+          of swaps of identity and pose, `jaxgan.metrics.swap` and `jaxgan.swap_scores`.
 
 Importing this package touches no device, parses no flags and logs nothing.
 """
@@ -38,8 +42,8 @@ _CLASSES = {
     "Run": "jaxgan.configure",
 }
 _MODULES = (
-    "checkpoint configure coords data doctor evaluate features generators invert losses metrics nets parallel perceptual play probes "
-    "report scores segmenters sources system systems timing train viz weights"
+    "checkpoint configure coords data doctor evaluate features generators invert losses metrics mutual_information nets parallel "
+    "perceptual play probes report retrieval scores segmenters sources swap_scores system systems timing train viz weights"
 ).split()
 
 __all__ = ["__version__", *_CLASSES, *_MODULES]
