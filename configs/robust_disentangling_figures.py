@@ -22,15 +22,16 @@ from jaxgan.systems.robust_disentangling import Config
 
 def config() -> Experiment:
     return Experiment(
-        model=Config(steps=30_000),
+        model=Config(pairs="group", steps=30_000),
         data=Data(source="figures"),
         run=Run(batch=32, kimg=960.0, save_every=2000, sample_every=1000, samples=8),
     )
 
 
 def tiny() -> Experiment:
+    small = {"side": 16, "widths": (4, 8, 8), "code": 4, "estimator": 8, "blocks": 1}
     return Experiment(
-        model=dataclasses.replace(config().model, side=16, widths=(4, 8, 8), code=4, estimator=8, blocks=1, warmup=4, steps=10),
+        model=dataclasses.replace(config().model, **small, pairs="clip", warmup=4, steps=10),
         data=Data(source="figures", count=64),
         run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
     )

@@ -17,7 +17,7 @@ from jaxgan.systems.robust_disentangling import Config
 
 def config() -> Experiment:
     return Experiment(
-        model=Config(**SIZES["tiny"]._asdict(), warmup=200, steps=3000),
+        model=Config(**SIZES["tiny"]._asdict(), pairs="group", warmup=200, steps=3000),
         data=Data(source="figures"),
         run=Run(batch=16, kimg=48.0, save_every=500, sample_every=500, samples=8),
     )
@@ -26,7 +26,7 @@ def config() -> Experiment:
 def tiny() -> Experiment:
     small = {"side": 16, "widths": (4, 8, 8), "code": 4, "estimator": 8, "blocks": 1}
     return Experiment(
-        model=dataclasses.replace(config().model, **small, warmup=4, steps=10),
+        model=dataclasses.replace(config().model, **small, pairs="clip", warmup=4, steps=10),
         data=Data(source="figures", count=64),
         run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
     )

@@ -3,7 +3,7 @@
 Reproduces: nothing; the published sets of videos and of persons are not distributed with this library.
 Command:    jaxgan data import VIDEOS imported/clips128 --clips --size 128
             jaxgan train configs/robust_disentangling_folder.py --workdir runs/robust_videos --data.source imported/clips128
-            jaxgan swap runs/robust_videos --data.split test
+            jaxgan swap grid runs/robust_videos --data FOLDER --out grid.png
 Hardware:   1 GPU.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.

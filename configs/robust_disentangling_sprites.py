@@ -3,7 +3,7 @@
 Reproduces: not the published figure, whose sprites (Reed et al., 2015) are others; its order of the methods can be compared: mean squared
             error of the full method : multiplier alone : bottleneck alone = 1 : 2.2 : 2.7 there.
 Command:    jaxgan train configs/robust_disentangling_sprites.py --workdir runs/robust_sprites --data.source sprites:FOLDER
-            jaxgan swap runs/robust_sprites --data.split test
+            jaxgan swap grid runs/robust_sprites --data sprites:FOLDER --out grid.png
             FOLDER holds the layers of the characters (sprites_components.npz, sprites_split.npz).
 Hardware:   1 GPU.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
@@ -21,7 +21,7 @@ from jaxgan.systems.robust_disentangling import Config
 
 def config() -> Experiment:
     return Experiment(
-        model=Config(steps=100_000),
+        model=Config(pairs="group", steps=100_000),
         data=Data(source="sprites:sprites"),
         run=Run(batch=32, kimg=3200.0, save_every=5000, sample_every=2000, samples=8),
     )
@@ -29,8 +29,9 @@ def config() -> Experiment:
 
 def tiny() -> Experiment:
     """The same system on figures, which need no files."""
+    small = {"side": 16, "widths": (4, 8, 8), "code": 4, "estimator": 8, "blocks": 1}
     return Experiment(
-        model=dataclasses.replace(config().model, side=16, widths=(4, 8, 8), code=4, estimator=8, blocks=1, warmup=4, steps=10),
+        model=dataclasses.replace(config().model, **small, pairs="clip", warmup=4, steps=10),
         data=Data(source="figures", count=64),
         run=Run(batch=8, kimg=0.08, log_every=2, save_every=5, sample_every=5, samples=4),
     )

@@ -295,22 +295,38 @@ def _sprites(data: configure.Data, image: tuple[int, int, int]) -> Clips:
 
 
 class PairSource:
-    """Two frames of one clip, drawn anew each time: a source for ``pipeline.batches``.
+    """Two frames that show the same identity, drawn anew each time: a source for ``pipeline.batches``.
 
-    ``draw(i, rng) -> {'image': uint8 [2, H, W, 3], 'group': int32 ()}``, the clip's entry of ``Clips.group``: samples of one group show
-    the same identity. `same`: the two may be one and the same frame.
+    ``draw(i, rng) -> {'image': uint8 [2, H, W, 3], 'group': int32 ()}``: the first frame is of clip i, the second of the same clip or, with
+    ``within`` 'group', of any clip of its ``Clips.group``. `same`: the two may be one and the same frame. Frames of one clip share more
+    than the identity, such as about where it stands; what they share can be learned as if it were the identity.
+
+    Raises:
+      ValueError: another ``within``, or 'group' where each clip is a group of its own.
     """
 
-    def __init__(self, clips: Clips, same: bool = False):
+    def __init__(self, clips: Clips, same: bool = False, within: str = "clip"):
+        if within not in ("clip", "group"):
+            raise ValueError(f"pairs are {within!r}: give 'clip' or 'group'")
         self.clips, self.same, self.name = clips, same, clips.name
         self.image = (2, *clips.image)
+        self._members = None
+        if within == "group":
+            groups = np.unique(clips.group)
+            if len(groups) == len(clips):
+                raise ValueError(f"{clips.name}: no two clips are of one group, so pairs within a group are none: give 'clip'")
+            self._members = {int(group): np.flatnonzero(clips.group == group) for group in groups}
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def draw(self, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        chosen = rng.choice(self.clips.length(i), 2, replace=self.same)
-        return {"image": self.clips.frames(i)[chosen], "group": np.asarray(self.clips.group[i], np.int32)}
+        other = i if self._members is None else int(rng.choice(self._members[int(self.clips.group[i])]))
+        if other == i:
+            image = self.clips.frames(i)[rng.choice(self.clips.length(i), 2, replace=self.same)]
+        else:
+            image = np.stack([self.clips.frame(k, rng.integers(self.clips.length(k))) for k in (i, other)])
+        return {"image": image, "group": np.asarray(self.clips.group[i], np.int32)}
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         return self.draw(i, np.random.default_rng((0, int(i))))
@@ -319,6 +335,6 @@ class PairSource:
         return f"PairSource({self.clips!r})"
 
 
-def open_pairs(data: configure.Data, image: tuple[int, int, int], same: bool = False) -> PairSource:
+def open_pairs(data: configure.Data, image: tuple[int, int, int], same: bool = False, within: str = "clip") -> PairSource:
     """`PairSource` of the clips that `data` names."""
-    return PairSource(open_clips(data, image), same)
+    return PairSource(open_clips(data, image), same, within)

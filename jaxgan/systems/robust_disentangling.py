@@ -94,6 +94,9 @@ class Config:
     """For 'vgg': what these weights expect."""
     vgg_size: int = 0
     """For 'vgg': side to which images are resized first; 0: none. Published: 256."""
+    pairs: Literal["clip", "group"] = "clip"
+    """The two images of a pair are of one clip, or of any two clips of one group (the same figure, the same character) where a set has
+    such. What the frames of a clip share beside the identity, such as about where it stands, is otherwise learned as the identity."""
     same_image: bool = False
     """The two images of a pair may be one and the same, as for the published sets of images; False: for clips."""
     flip: bool = False
@@ -258,7 +261,7 @@ def open_source(config: Config, data: Any) -> Any:
     """Pairs of frames of one clip, of this configuration's size."""
     from jaxgan.data import clips
 
-    return clips.open_pairs(data, (config.side, config.side, 3), same=config.same_image)
+    return clips.open_pairs(data, (config.side, config.side, 3), same=config.same_image, within=config.pairs)
 
 
 def blank(config: Config, n: int) -> dict[str, np.ndarray]:

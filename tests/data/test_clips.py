@@ -188,6 +188,25 @@ def test_pairs_are_two_different_frames_of_one_clip_and_all_of_them_come():
     assert any((drawn[0] == drawn[1]).all() for drawn in (same.draw(0, np.random.default_rng(k))["image"] for k in range(30)))
 
 
+def test_pairs_within_a_group_are_of_any_two_of_its_clips():
+    frames = ramps(n=5)
+    group = [4, 4, 7, 4, 9]
+    source = clips.PairSource(clips.in_memory(frames, group=group), within="group")
+
+    def clip_of(image):
+        return next(i for i in range(5) if any((frame == image).all() for frame in frames[i]))
+
+    seen = {tuple(clip_of(image) for image in source.draw(k % 5, np.random.default_rng(k))["image"]) for k in range(300)}
+    assert seen == {(a, b) for a in (0, 1, 3) for b in (0, 1, 3)} | {(2, 2), (4, 4)}
+    for k in range(40):
+        first, second = source.draw(0, np.random.default_rng(k))["image"]
+        assert not (first == second).all()  # also where both are of one clip
+    with pytest.raises(ValueError, match="no two clips are of one group"):
+        clips.PairSource(clips.in_memory(frames, group=[0, 1, 2, 3, 4]), within="group")
+    with pytest.raises(ValueError, match="give 'clip' or 'group'"):
+        clips.PairSource(source.clips, within="set")
+
+
 def test_a_run_that_is_resumed_draws_the_pairs_that_it_would_have_drawn():
     source = clips.PairSource(clips.in_memory(ramps(n=6)))
 
