@@ -30,7 +30,7 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
     parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
     parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
-    parser.add_argument("--judge-steps", type=int, default=2500, help="training of the judges (default 2500)")
+    parser.add_argument("--judge-steps", type=int, default=5000, help="training of the judges (default 5000)")
     parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
     parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
     options, fields = parser.parse_with_fields(argv)
