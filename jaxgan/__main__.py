@@ -307,7 +307,8 @@ def weights(argv: Sequence[str]) -> int:
         parser = Parser("jaxgan weights import", description="checks a file of a published network and puts it where commands find it")
         families = "coco-gan, stylegan, mobile-stylegan, progan"
         parser.add_argument("name", help=f"a name of `jaxgan weights list`, or a family of generators: {families}")
-        parser.add_argument("file", help="safetensors, .npz, .pth, .h5 or .pkl (stylegan); a folder that holds it; its https:// address")
+        files = "safetensors, .npz, .pth, .h5 or .pkl (stylegan); for a name also a folder that holds it, or its https:// address"
+        parser.add_argument("file", help=files)
         parser.add_argument("--out", help="generators only: folder to write generator.json and params.safetensors to")
         parser.add_argument("--config", help="coco-gan only: the config file whose sizes the file's variables have")
         options = parser.parse(argv)
