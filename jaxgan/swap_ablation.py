@@ -77,7 +77,7 @@ def run(
     *,
     split: str = "test",
     n: int = 2000,
-    judge_steps: int = 2500,
+    judge_steps: int = 5000,
     probe_steps: int = 1000,
     audit_steps: int = 2000,
     say: Callable[[str], None] = lambda line: None,
