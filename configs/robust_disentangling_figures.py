@@ -2,7 +2,7 @@
 
 Reproduces: nothing published on these data; the networks are the published ones at 64x64, the numbers below those of the authors' code.
 Command:    jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures
-            jaxgan swap grid runs/robust_figures --data figures --out grid.png
+            jaxgan swap grid runs/robust_figures --data figures --ground dark --out grid.png
 Hardware:   1 GPU. On two CPU cores: configs/robust_disentangling_figures32.py.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.
@@ -23,7 +23,7 @@ from jaxgan.systems.robust_disentangling import Config
 def config() -> Experiment:
     return Experiment(
         model=Config(pairs="group", steps=30_000),
-        data=Data(source="figures"),
+        data=Data(source="figures", ground="dark"),
         run=Run(batch=32, kimg=960.0, save_every=2000, sample_every=1000, samples=8),
     )
 

@@ -18,7 +18,7 @@ from jaxgan.systems.robust_disentangling import Config
 def config() -> Experiment:
     return Experiment(
         model=Config(**SIZES["tiny"]._asdict(), pairs="group", warmup=200, steps=3000),
-        data=Data(source="figures"),
+        data=Data(source="figures", ground="dark"),
         run=Run(batch=16, kimg=48.0, save_every=500, sample_every=500, samples=8),
     )
 

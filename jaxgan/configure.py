@@ -35,8 +35,9 @@ class Data:
     """scenes only: left and right edges meet."""
     count: int = 50_000
     """scenes: number of distinct images. figures: number of clips to train on; 0 or the default: 2,400."""
-    ground: Literal["plain", "clip", "frame"] = "plain"
-    """figures only: one grey behind them, a texture of each clip (a shortcut to who it is), or one of each frame."""
+    ground: Literal["plain", "dark", "clip", "frame"] = "plain"
+    """figures only: one grey behind them; one that all bodies are brighter than; a texture of each clip, a shortcut to who it is; or one of
+    each frame."""
     without: tuple[str, ...] = ()
     """scenes only: classes that are not drawn, of person, car, fence, boat and sign."""
     crop: str = "center"

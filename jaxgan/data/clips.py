@@ -231,6 +231,9 @@ def _figures(data: configure.Data, image: tuple[int, int, int], drawn: bool) -> 
             raise ValueError(f"the set {name} is damaged, clip {i} cannot be read; remove {folder} ({error})") from error
         return np.asarray(record["image"]), np.asarray(record["mask"]).astype(bool)
 
+    def render(identity, pose) -> tuple[np.ndarray, np.ndarray]:
+        return figures.render(identity, pose, height, figures.even(data.ground, height))
+
     if not drawn:
         folder = clip_builders.prepare_figures(pipeline.data_root(data.root), height, data.ground, count)
         records = clip_builders.open_clips_of(folder, data.split)
@@ -245,8 +248,8 @@ def _figures(data: configure.Data, image: tuple[int, int, int], drawn: bool) -> 
         factors=figures.FACTORS,
         pose=lambda i: facts.pose[i],
         pose_names=figures.POSE,
-        # Behind a swap stands one texture or the other: only on plain ground is there one true picture.
-        render=(lambda identity, pose: figures.render(identity, pose, height)) if data.ground == "plain" else None,
+        # Behind a swap stands one texture or the other: only on even ground is there one true picture.
+        render=render if data.ground in figures.EVEN else None,
     )
 
 

@@ -22,11 +22,13 @@ POSE = ("x", "y", "heading", "arm")
 PLACE, ARM = 0.35, 1.3
 """x and y lie within +-PLACE, the arm's angle within +-ARM."""
 FRAMES = 16
-GROUNDS = ("plain", "clip", "frame")
-"""plain: one grey. clip: a texture of each clip, a shortcut to who it is. frame: a texture of each frame."""
+GROUNDS = ("plain", "dark", "clip", "frame")
+"""plain: one grey, between the brightest and the darkest bodies. dark: every body is brighter. clip: a texture of each clip, a shortcut to
+who it is. frame: a texture of each frame."""
 SPLITS = {"train": 600, "validation": 68, "test": 100}
 """Identities of each split; no identity is in two."""
-PLAIN = 128
+EVEN = {"plain": 128, "dark": 16}
+"""Grey levels of the grounds that are the same everywhere."""
 
 # Hues stand 45 degrees apart; accents lie between the bodies' hues and are brighter, so that no accent hides on any body.
 BODIES = np.array([colorsys.hsv_to_rgb(k / 8, 0.90, 0.85) for k in range(8)], np.float32) * 255
@@ -53,7 +55,7 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
       identity: 4 whole numbers, in the order of ``FACTORS``.
       pose: 4 floats, in the order of ``POSE``.
       size: side in pixels; drawn at twice that and averaged over 2 x 2.
-      ground: uint8 [size, size, 3] behind the figure; None: plain grey.
+      ground: uint8 [size, size, 3] behind the figure; None: that of 'plain'.
 
     Raises:
       ValueError: a factor out of range, a pose that is not 4 finite numbers, a size below 8, a ground of another size.
@@ -80,7 +82,7 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
 
     side = 2 * size
     colours = np.empty((side, side, 3), np.float32)
-    colours[:] = PLAIN if ground is None else ground.repeat(2, 0).repeat(2, 1)
+    colours[:] = EVEN["plain"] if ground is None else ground.repeat(2, 0).repeat(2, 1)
     colours[limb] = ACCENTS[accent]
     colours[inside] = BODIES[body]
     if pattern:
@@ -91,6 +93,11 @@ def render(identity, pose, size: int = 64, ground: np.ndarray | None = None) -> 
     image = colours.reshape(size, 2, size, 2, 3).sum((1, 3)) / 4
     covered = figure.reshape(size, 2, size, 2).sum((1, 3), dtype=np.int32)
     return np.rint(image).astype(np.uint8), covered >= 2
+
+
+def even(ground: str, size: int) -> np.ndarray:
+    """A ground of ``EVEN``, uint8 [size, size, 3]."""
+    return np.full((size, size, 3), EVEN[ground], np.uint8)
 
 
 def texture(size: int, seed: int) -> np.ndarray:
@@ -140,7 +147,7 @@ def draw_clip(identity, poses, size: int, ground: str, seed: int) -> tuple[np.nd
         raise ValueError(f"ground is {ground!r}; figures stand on one of: {', '.join(GROUNDS)}")
     drawn = []
     for t, pose in enumerate(poses):
-        behind = None if ground == "plain" else texture(size, seed * 1000 + (t if ground == "frame" else 999))
+        behind = even(ground, size) if ground in EVEN else texture(size, seed * 1000 + (t if ground == "frame" else 999))
         drawn.append(render(identity, pose, size, behind))
     return np.stack([image for image, _ in drawn]), np.stack([mask for _, mask in drawn])
 

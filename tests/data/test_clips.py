@@ -50,8 +50,9 @@ def test_what_tfds_reads_of_a_figure_agrees_with_what_is_known_of_the_clip(root)
         np.testing.assert_array_equal(records[i]["pose"], found.pose(i))
 
 
-def test_a_frame_of_a_plain_clip_is_the_render_of_its_facts_and_a_ground_has_no_truth(root):
-    found = clips.open_clips(data_of(root), IMAGE)
+@pytest.mark.parametrize("even", ["plain", "dark"])
+def test_a_frame_on_even_ground_is_the_render_of_its_facts_and_a_texture_has_no_truth(root, even):
+    found = clips.open_clips(data_of(root, ground=even), IMAGE)
     image, mask = found.render(found.identity[2], found.pose(2)[5])
     np.testing.assert_array_equal(image, found.frame(2, 5))
     np.testing.assert_array_equal(mask, found.mask(2, 5))

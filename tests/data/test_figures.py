@@ -72,7 +72,7 @@ def test_the_mask_is_where_the_ground_does_not_show():
     np.testing.assert_array_equal(mask, shows < 0.51)  # two of four subpixels
     assert 0.08 < mask.mean() < 0.4
     plain, _ = figures.render(IDENTITY, POSE, 32)
-    assert (plain[shows == 1] == figures.PLAIN).all()
+    assert (plain[shows == 1] == figures.EVEN["plain"]).all()
 
 
 @pytest.mark.parametrize("turn", np.linspace(-3, 3, 7))
@@ -114,11 +114,18 @@ def test_grounds_are_of_the_clip_or_of_the_frame():
     for ground in figures.GROUNDS:
         frames, _ = figures.draw_clip((0, 0, 0, 0), np.zeros((3, 4)), 32, ground, int(facts.seeds[0]))
         corners[ground] = frames[:, :3, :3]
-    assert (corners["plain"] == figures.PLAIN).all()
-    assert (corners["clip"] == corners["clip"][:1]).all() and (corners["clip"] != figures.PLAIN).any()
+    for ground, grey in figures.EVEN.items():
+        assert (corners[ground] == grey).all()
+    assert (corners["clip"] == corners["clip"][:1]).all() and np.ptp(corners["clip"]) > 0
     assert (corners["frame"][0] != corners["frame"][1]).any()
     other, _ = figures.draw_clip((0, 0, 0, 0), np.zeros((1, 4)), 32, "clip", int(facts.seeds[1]))
     assert (other[0, :3, :3] != corners["clip"][0]).any()
+
+
+def test_all_bodies_are_brighter_than_the_dark_ground_and_not_than_the_plain_one():
+    bodies = [figures.render((1, body, 0, 0), (0, 0, 0, 0), 32, figures.even("dark", 32))[0][20, 20].mean() for body in range(8)]
+    assert min(bodies) > 3 * figures.EVEN["dark"]
+    assert min(bodies) < figures.EVEN["plain"] < max(bodies)
 
 
 def test_what_cannot_be_drawn_is_named():

@@ -91,9 +91,7 @@ def test_three_good_pairs_among_hostile_ones(tmp_path, capsys):
     }
     write(tmp_path / "images", images)
     write(tmp_path / "maps", labels)
-    report = import_pairs(
-        tmp_path / "images", tmp_path / "out", tmp_path / "maps", size=(20, 24), classes=("sky", "road", "car"), void=9
-    )
+    report = import_pairs(tmp_path / "images", tmp_path / "out", tmp_path / "maps", size=(20, 24), classes=("sky", "road", "car"), void=9)
     assert set(report.rejects) == set(hostile)
     for name, reason in hostile.items():
         assert reason in report.rejects[name], (name, report.rejects[name])
