@@ -4,7 +4,9 @@ Reproduces: the mechanism of Xiao, Liu, Lee (ICCV 2019), as configs/identity_pos
 Command:    jaxgan train configs/identity_pose_figures32.py --workdir runs/identity_pose_figures32
 Hardware:   2 CPU cores.
 Expected:   after 1200 of 2400 steps results that stand where the pose image stands, in the colours of the identity image.
-Measured:   not run yet.
+Measured:   2638 CPU-seconds (one core of a shared EPYC, 55 minutes beside other work; 90 s of them compile the step). On 2,000 swaps of the
+            split 'test': PSNR 20.0 dB (mean image 19.4), hue of the identity in 97 of 100, place 0.85 px off, copy rates 0.03 and 0.06;
+            shape, accent, heading and arm are still at chance. The hue is read from the pose code with 0.16 (chance 0.13).
 """
 
 import dataclasses
