@@ -65,7 +65,8 @@ def evaluate(
     Returns:
       'protocol'; 'table': {row: {column: value}} for the rows ``ROWS`` where the set can be drawn; 'same clip': the model where both images
       are frames of one clip, whose truth every set has; 'probes', 'retrieval', 'audit'; 'verifiability' where the system traces pixels.
-      What the set cannot tell is left out.
+      What the set cannot tell is left out. Where pose codes are drawn in training, all of this is of their means, as swaps use them, and
+      what the drawn ones give away stands beside: noise hides much of what a mean still tells.
 
     Raises:
       ValueError: clips of another size, fewer than two groups of clips, or clips of one frame.
@@ -96,17 +97,19 @@ def evaluate(
     say("frames of one clip")
     first, second = frames_of_one_clip(clips, n, seed)
     result["same clip"] = _same_clip(apply.swap(first, second), second, first)
-    codes, at = _codes(apply, clips, frames, seed)
+    codes, drawn, at = _codes(apply, clips, frames, seed)
     protocol["probed frames"] = len(codes.clip)
     label = codes.clip if clips.identity is None else np.unique(clips.identity, axis=0, return_inverse=True)[1].reshape(-1)[codes.clip]
     result["retrieval"] = {name: swap.retrieval(getattr(codes, name), label) for name in ("identity", "pose")}
     say("probes")
-    probed = _probes(codes, at, clips, probe_steps, seed) if probe_steps else {}
+    probed = _probes(codes, drawn, at, clips, probe_steps, seed) if probe_steps else {}
     if probed:
         result["probes"] = probed
     if audit_steps and len(np.unique(codes.clip)) >= 10:
         say(f"audit of mutual information, {audit_steps:,} steps")
         result["audit"] = swap_probes.audit(codes, steps=audit_steps, seed=seed, width=width)
+        if drawn is not None:
+            result["audit of drawn codes"] = swap_probes.audit(drawn, steps=audit_steps, seed=seed, width=width)
     return result
 
 
@@ -178,6 +181,10 @@ class _Applied:
 
         return self._made(some, images)
 
+    def drawn(self, images: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        one = self.swapper
+        return self._made(lambda params, images, noise: one.pose_vector(one.drawn(params, _signed(images), noise)), images, noise)
+
     def trace(self, images: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         def some(params: Any, images: Any, reference: Any) -> dict[str, jax.Array]:
             return {name: array.mean((1, 2)) for name, array in self.swapper.trace(params, _signed(images), _signed(reference)).items()}
@@ -243,24 +250,30 @@ def _row(fake: Any, truth: Any, mask: Any, here: Any, there: Any, known: dict[st
     return {**found, **judging.pose_errors(judges.columns, said["pose"], known["pose"], judges.size)}
 
 
-def _codes(apply: _Applied, clips: Any, frames: int, seed: int) -> tuple[Codes, np.ndarray]:
-    """Codes of up to ``frames`` frames, and which frame of its clip each is of: up to 8 of a clip, of as many clips as that allows."""
+def _codes(apply: _Applied, clips: Any, frames: int, seed: int) -> tuple[Codes, Codes | None, np.ndarray]:
+    """Codes of up to ``frames`` frames, the same with pose codes as drawn in training (None: nothing is drawn), and which frame of its clip
+    each is of: up to 8 of a clip, of as many clips as that allows."""
     rng = np.random.default_rng((seed, 3))
     order = rng.permutation(len(clips))[: max(2, frames // 8)]
     chosen = [(int(i), int(t)) for i in np.sort(order) for t in np.sort(rng.permutation(clips.length(int(i)))[:8])]
-    identity, pose = apply.codes(np.stack([clips.frame(i, t) for i, t in chosen]))
+    images = np.stack([clips.frame(i, t) for i, t in chosen])
+    identity, pose = apply.codes(images)
     clip, at = np.array(chosen, np.int32).T
-    return Codes(identity.astype(np.float32), pose.astype(np.float32), clip), at
+    codes, drawn = Codes(identity.astype(np.float32), pose.astype(np.float32), clip), None
+    if apply.swapper.drawn is not None:
+        noise = np.random.default_rng((seed, 4)).standard_normal(pose.shape, np.float32)
+        drawn = codes._replace(pose=apply.drawn(images, noise).astype(np.float32))
+    return codes, drawn, at
 
 
-def _probes(codes: Codes, at: np.ndarray, clips: Any, steps: int, seed: int) -> dict[str, Any]:
+def _probes(codes: Codes, drawn: Codes | None, at: np.ndarray, clips: Any, steps: int, seed: int) -> dict[str, Any]:
     """What probes read of the two codes, by clips that they have not seen."""
     found: dict[str, Any] = {}
     train, test = swap_probes.parts(codes.clip, (0.7,), seed)
     if clips.identity is not None and clips.factors:
         labels = clips.identity[codes.clip]
-        for code in ("pose", "identity"):
-            values = getattr(codes, code)
+        read = {"pose": codes.pose, "identity": codes.identity} | ({"drawn pose": drawn.pose} if drawn is not None else {})
+        for code, values in read.items():
             found[f"identity from {code} code"] = {
                 name: swap_probes.factor_accuracy(values, labels[:, k], count, train, test, steps=steps, seed=seed)
                 for k, (name, count) in enumerate(clips.factors)
@@ -319,6 +332,8 @@ def to_text(result: dict[str, Any]) -> str:
                 lines.append(f"{name}, {factor}: " + _line({key: one[key] for key in ("accuracy", "chance", "leak")}))
     if "audit" in result:
         lines.append("mutual information of the two codes: " + _line(result["audit"]))
+    if "audit of drawn codes" in result:
+        lines.append("the same, pose codes as drawn in training: " + _line(result["audit of drawn codes"]))
     for name, values in result.get("verifiability", {}).items():
         lines.append(f"verifiability, {name}: " + _line(values))
     return "\n".join(lines)

@@ -32,6 +32,9 @@ class Swapper(NamedTuple):
     trace: Callable[[Tree, jax.Array, jax.Array], dict[str, jax.Array]] | None = None
     """``trace(params, images, reference) -> {'score', 'residual'}``, each [N, h, w]: how far every pixel can be traced back to the
     reference. None: the system has no such module."""
+    drawn: Callable[[Tree, jax.Array, jax.Array], Tree] | None = None
+    """``drawn(params, images, noise [N, d]) -> code``: the pose code as the decoder gets it in training, for standard normal noise as long
+    as ``pose_vector``. None: a pose code is a function of the image."""
 
 
 def open_swapper(path: Any) -> tuple[Swapper, Tree, dict[str, Any]]:

@@ -81,7 +81,7 @@ def make(kind: str = "truth", clips: Clips | None = None) -> Swapper:
     """'truth': decodes by looking the truth up; 'identity', 'pose': copies that image; 'mean': always the mean of all frames.
 
     The codes hold the image; what probes read of them is the identity or the pose that the image shows, and nothing else ('leaky': the
-    pose vector holds the identity too).
+    pose vector holds the identity too; 'faint': a hundredth of it, which the noise of drawn codes hides).
     """
     clips = clips or Clips()
     places = [(i, t) for i in range(len(clips)) for t in range(clips.length(i))]
@@ -112,13 +112,18 @@ def make(kind: str = "truth", clips: Clips | None = None) -> Swapper:
 
     def pose_vector(code: Any) -> Any:
         vector = ways[found(code["image"])]
-        return jnp.concatenate([vector, identity_vector(code)], 1) if kind == "leaky" else vector
+        if kind in ("leaky", "faint"):
+            vector = jnp.concatenate([vector, (1.0 if kind == "leaky" else 0.01) * identity_vector(code)], 1)
+        return vector + code.get("noise", 0.0)
 
     def trace(params: Any, images: Any, reference: Any) -> dict[str, Any]:
         away = jnp.abs(images - reference).mean(-1)
         return {"score": 1 - away, "residual": away}
 
-    return Swapper(SIZE, encode, encode, decode, identity_vector, pose_vector, trace)
+    def drawn(params: Any, images: Any, noise: Any) -> dict[str, Any]:
+        return {"image": images, "noise": 0.2 * noise}
+
+    return Swapper(SIZE, encode, encode, decode, identity_vector, pose_vector, trace, drawn if kind == "faint" else None)
 
 
 @dataclasses.dataclass(frozen=True)

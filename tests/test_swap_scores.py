@@ -67,6 +67,17 @@ def test_probes_find_identity_in_a_leaky_pose_code_and_not_in_a_clean_one():
     assert max(found("truth")["probes"]["pose from identity code, R2"].values()) < 0.3
 
 
+def test_what_noise_hides_is_read_from_the_means_of_pose_codes_and_not_from_drawn_ones():
+    toy = swap_toy.make("faint", clips())
+    result = swap_scores.evaluate(toy, {}, clips(), n=4, frames=480, probe_steps=300, audit_steps=200, width=32)
+    means, drawn = (result["probes"][f"identity from {code} code"]["hue"]["leak"] for code in ("pose", "drawn pose"))
+    assert means > 0.95 and drawn < 0.35
+    assert result["audit"]["nats"] > 0.5 > result["audit of drawn codes"]["nats"]
+    text = swap_scores.to_text(result)
+    assert "identity from drawn pose code, hue" in text and "pose codes as drawn in training" in text
+    assert "drawn" not in str(found("leaky")["probes"])
+
+
 def test_retrieval_by_identity_codes_is_perfect_where_they_are_the_identity():
     assert found("truth")["retrieval"]["identity"]["top1"] == 1
     assert found("truth")["retrieval"]["pose"]["top1"] < 0.6

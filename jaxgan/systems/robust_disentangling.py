@@ -251,6 +251,7 @@ def swapper(config: Config) -> Swapper:
         decode=lambda params, identity, pose: jnp.clip(networks.apply("D", params, pose, identity), -1.0, 1.0),
         identity_vector=lambda code: code,
         pose_vector=lambda code: code,
+        drawn=None if config.deterministic else lambda params, images, noise: disentangling.draw(networks.pose(params, images), noise),
     )
 
 
