@@ -14,6 +14,8 @@ from jaxgan.arguments import Parser, configured
 from jaxgan.configure import Experiment
 
 WHOLE = "as it is"
+READINGS = ("average", "average_prime", "gamma", "multiplier")
+"""What a run of robust disentangling says of itself at its end: the information that T and T' read, and what weighs it down."""
 
 
 def command(argv: Sequence[str]) -> int:
@@ -30,12 +32,13 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
     parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
     parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
+    parser.add_argument("--judges", default="", metavar="DIR", help="where the judges are kept and found again (default: the workdir)")
     parser.add_argument("--judge-steps", type=int, default=5000, help="training of the judges (default 5000)")
     parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
     parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
     options, fields = parser.parse_with_fields(argv)
     experiment = configured(options, fields, parser)
-    scored = {key: getattr(options, key) for key in ("split", "n", "judge_steps", "probe_steps", "audit_steps")}
+    scored = {key: getattr(options, key) for key in ("split", "n", "judges", "judge_steps", "probe_steps", "audit_steps")}
     print(run(experiment, options.switch, options.workdir, say=lambda line: print(line, file=sys.stderr), **scored))
     return 0
 
@@ -77,6 +80,7 @@ def run(
     *,
     split: str = "test",
     n: int = 2000,
+    judges: str = "",
     judge_steps: int = 5000,
     probe_steps: int = 1000,
     audit_steps: int = 2000,
@@ -87,7 +91,8 @@ def run(
     Raises:
       ValueError, FileNotFoundError, FileExistsError: before anything is trained.
     """
-    from jaxgan import judges, swap_scores
+    from jaxgan import judges as judging
+    from jaxgan import report, swap_scores
     from jaxgan.swap import Evaluate, open_set
     from jaxgan.swapping import open_swapper
     from jaxgan.train import train
@@ -112,7 +117,7 @@ def run(
         swapper, params, facts = open_swapper(own)
         clips = open_set(options, swapper)
         if known is None and swap_scores.drawable(clips):
-            known = judges.kept(place, clips, steps=judge_steps, say=say)
+            known = judging.kept(judges or place, clips, steps=judge_steps, say=say)
         settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps}
         mark = {**settings, "networks": facts["networks"], "set digest": clips.digest}
         scores = _read(own / "scores.json", mark)
@@ -120,7 +125,8 @@ def run(
             result = swap_scores.evaluate(swapper, params, clips, known, **settings, facts={**facts, "settings": mark}, say=say)
             scores = swap_scores.plain(result)
             files.write_atomic(own / "scores.json", (json.dumps(scores, indent=1, allow_nan=False) + "\n").encode())
-        results[name] = scores
+        last = (report.read_metrics(own / "metrics.jsonl") or [{}])[-1]
+        results[name] = {**scores, "end": {key: last[key] for key in READINGS if key in last}}
     text = to_text(results)
     files.write_atomic(place / "ablation.txt", (text + "\n").encode())
     files.write_atomic(place / "ablation.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
@@ -153,6 +159,9 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
         row[f"probe {factor}"] = values["leak"]
     if "audit" in scores:
         row["nats"] = scores["audit"]["nats"]
+    if "audit of drawn codes" in scores:
+        row["nats drawn"] = scores["audit of drawn codes"]["nats"]
+    row |= scores.get("end", {})
     if "verifiability" in scores:
         row["verifiability"] = scores["verifiability"]["generated"]["score"]
     row["steps"] = scores["protocol"]["step"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,26 @@ def test_switches_make_variants_and_mistakes_in_them_are_named():
 def test_the_table_of_an_ablation_has_a_row_for_each_variant_and_the_floor_and_ceiling():
     rest = {"protocol": {"set": "toys", "step": 9}, "probes": {"identity from pose code": {"hue": {"leak": 0.25}}}}
     one = {**rest, "table": {"model": {"PSNR": 20.0}, "mean image": {"PSNR": 19.0}, "truth": {"PSNR": "inf"}}}
+    one |= {"audit": {"nats": 1.5}, "audit of drawn codes": {"nats": 0.125}, "end": {"average": 0.0625}}
     lines = swap_ablation.to_text({"as it is": one, "pv=0": one}).splitlines()
     assert [line.split("  ")[0].strip() for line in lines[3:]] == ["as it is", "pv=0", "mean image", "truth"]
     assert "probe hue" in lines[2] and "0.2500" in lines[3] and "inf" in lines[-1]
+    # what a fresh estimator finds stands beside what the run itself reads
+    assert all(name in lines[2] for name in ("nats", "nats drawn", "average")) and "0.1250" in lines[3] and "0.0625" in lines[3]
+
+
+@pytest.mark.slow
+def test_an_ablation_trains_scores_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXGAN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(judges, "RENDERS_BYTES", 2**20)
+    config = str(Path(__file__).parents[1] / "configs" / "robust_disentangling_figures32.py")
+    words = ["swap", "ablation", config, "--tiny", "--switch", "constraint=False,bottleneck=fixed", "--workdir", str(tmp_path / "out")]
+    words += ["--judges", str(tmp_path / "judges"), "--n", "12", "--judge-steps", "10", "--probe-steps", "10", "--audit-steps", "20"]
+    assert main(words) == 0
+    table = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert list(table) == ["as it is", "constraint=False,bottleneck=fixed"] and len(list((tmp_path / "judges").iterdir())) == 1
+    assert all({"average", "gamma"} <= set(row["end"]) and row["protocol"]["step"] == 10 for row in table.values())
+    assert table["as it is"]["end"]["gamma"] != table["constraint=False,bottleneck=fixed"]["end"]["gamma"] == 1  # after the warm-up
+    first = capsys.readouterr()
+    monkeypatch.setattr("jaxgan.swap_scores.evaluate", None)  # nothing is scored a second time
+    assert main(words) == 0 and capsys.readouterr().out == first.out
