@@ -7,7 +7,7 @@ Hardware:   1 GPU. On two CPU cores: configs/robust_disentangling_figures32.py.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.
 
-Pairs are of two clips of one figure, for frames of one clip share about where it stands; and all bodies are brighter than the ground, for on
+Pairs are of two clips of one figure, for frames of one clip share about where it stands; all bodies are brighter than the ground, for on
 mid-grey the pose code was read with opposite signs by halves of the hues (configs/robust_disentangling_figures32.py).
 
 Ablations, each of them one or two options of the same command:
