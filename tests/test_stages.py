@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from workdirs import log, newest
 
-from jaxgan import checkpoint, doctor, report
+from jaxgan import doctor
 from jaxgan.checkpoint import Checkpoints
 from jaxgan.configure import Run
 from jaxgan.data import pipeline
@@ -38,18 +38,6 @@ def staged(toy: Any, stages: Any = PARTS, **run: Any) -> Any:
     """4 steps of 32, 7 of 24, and 5 of 8 samples: 336 in 16 steps."""
     settings = {"batch": 8, "kimg": 0.336, "log_every": 1, "save_every": 5, "sample_every": 0}
     return toy.experiment({"stages": stages}, **(settings | run))
-
-
-def end(workdir: Path) -> dict[str, Any]:
-    """Step, checksums and data position of the newest checkpoint."""
-    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
-    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
-    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"step": step, "positions": manifest["positions"]}
-
-
-def log(workdir: Path) -> list[dict[str, Any]]:
-    lines = report.read_metrics(workdir / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +83,7 @@ def test_a_resumed_run_in_stages_is_the_run_that_was_not_interrupted(toy: Any, w
     for steps in stops:
         assert train(staged(toy), tmp_path / "run", quiet=True, stop_after_steps=steps).status == "stopped"
     assert train(staged(toy), tmp_path / "run", quiet=True).status == "finished"
-    assert end(tmp_path / "run") == end(whole) and log(tmp_path / "run") == log(whole)
+    assert newest(tmp_path / "run") == newest(whole) and log(tmp_path / "run") == log(whole)
 
 
 def test_the_console_and_the_dry_run_count_through_the_stages(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from workdirs import log, newest
 
 from jaxgan import checkpoint, configure, files, report, viz
 from jaxgan.checkpoint import Checkpoints
@@ -42,19 +43,6 @@ def toy() -> Any:
     yield module
     pipeline.open_source = opened
     del sys.modules["jaxgan.systems.toy"]
-
-
-def leaves(workdir: Path) -> dict[str, str]:
-    """Step, checksums of all leaves, and the data position of the newest step."""
-    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
-    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
-    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"step": step, "positions": manifest["positions"]}
-
-
-def log(workdir: Path) -> list[dict[str, Any]]:
-    """The metrics log without the clock."""
-    lines = report.read_metrics(workdir / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +101,7 @@ def test_a_workdir_holds_what_it_should(whole: Path) -> None:
 def test_stopped_twice_and_resumed_is_the_same_run(toy: Any, whole: Path, started: Path) -> None:
     assert train(toy.experiment(), started, quiet=True, stop_after_steps=8) == Result(31, 40, "stopped")
     assert train(toy.experiment(), started, quiet=True) == Result(40, 40, "finished")
-    assert leaves(started) == leaves(whole)
+    assert newest(started) == newest(whole)
     assert log(started) == log(whole)
 
 
@@ -144,7 +132,7 @@ def test_killed_and_resumed_is_the_same_run(toy: Any, whole: Path, tmp_path: Pat
     process.kill()
     process.communicate()
     assert train(toy.experiment(), workdir, quiet=True).status == "finished"
-    assert leaves(workdir) == leaves(whole) and log(workdir) == log(whole)
+    assert newest(workdir) == newest(whole) and log(workdir) == log(whole)
 
 
 def test_sigterm_saves_and_exits_0(toy: Any, whole: Path, tmp_path: Path) -> None:
@@ -157,7 +145,7 @@ def test_sigterm_saves_and_exits_0(toy: Any, whole: Path, tmp_path: Path) -> Non
     assert process.returncode == 0 and stopped, out
     assert checkpoint.steps_in(workdir / "checkpoints") == [int(stopped[1])]
     train(toy.experiment(), workdir, quiet=True)
-    assert leaves(workdir) == leaves(whole) and log(workdir) == log(whole)
+    assert newest(workdir) == newest(whole) and log(workdir) == log(whole)
 
 
 def test_interrupt_saves_and_returns(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +180,7 @@ def test_twenty_random_kills_leave_the_same_run(toy: Any, tmp_path: Path) -> Non
         process.communicate()
         kills += 1
     assert train(toy.experiment(**options), workdir, quiet=True).status == "finished"
-    assert leaves(workdir) == leaves(reference) and log(workdir) == log(reference)
+    assert newest(workdir) == newest(reference) and log(workdir) == log(reference)
 
 
 def test_a_damaged_newest_checkpoint_costs_steps_but_not_the_run(
@@ -203,7 +191,7 @@ def test_a_damaged_newest_checkpoint_costs_steps_but_not_the_run(
     assert train(toy.experiment(), started).status == "finished"
     out = capsys.readouterr().out
     assert "checkpoint 23 is damaged" in out and "going on from step 20" in out
-    assert leaves(started) == leaves(whole) and log(started) == log(whole)
+    assert newest(started) == newest(whole) and log(started) == log(whole)
 
 
 def test_resumes_on_another_mesh(toy: Any, whole: Path, started: Path) -> None:
@@ -323,7 +311,7 @@ def test_a_disk_that_fills_up_ends_in_one_error_and_can_be_resumed(
         (tmp_path / "disk" / "filler").unlink()
         assert checkpoint.steps_in(workdir / "checkpoints") == [10]
         assert train(toy.experiment(), workdir, quiet=True).status == "finished"
-        assert leaves(workdir) == leaves(whole) and log(workdir) == log(whole)
+        assert newest(workdir) == newest(whole) and log(workdir) == log(whole)
 
 
 def test_dry_run_counts_and_writes_nothing(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from workdirs import log, newest
 
-from jaxgan import checkpoint, configure, doctor, generators, report
+from jaxgan import configure, doctor, generators
 from jaxgan.data import pipeline
 from jaxgan.play import init_opt, play
 from jaxgan.stages import batch_shapes
@@ -81,25 +80,14 @@ def experiment(**run: Any) -> configure.Experiment:
     return configure.Experiment(Config(), run=configure.Run(**(settings | run)))
 
 
-def end(workdir: Path) -> dict[str, Any]:
-    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
-    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
-    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"step": step, "positions": manifest["positions"]}
-
-
-def log(workdir: Path) -> list[dict[str, Any]]:
-    lines = report.read_metrics(workdir / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
-
-
 def test_a_run_without_data_is_the_same_when_it_is_stopped_and_opens_no_source(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "open_source", lambda *_: pytest.fail("a source was opened"))
     probed = {"probe_every": 10, "probe_images": 32}
     assert train(experiment(**probed), tmp_path / "whole", quiet=True) == Result(20, 20, "finished")
     assert train(experiment(**probed), tmp_path / "parts", quiet=True, stop_after_steps=7).status == "stopped"
     assert train(experiment(**probed), tmp_path / "parts", quiet=True) == Result(20, 20, "finished")
-    assert end(tmp_path / "parts") == end(tmp_path / "whole")
-    assert end(tmp_path / "whole")["positions"] == [{"batches": 20}]
+    assert newest(tmp_path / "parts") == newest(tmp_path / "whole")
+    assert newest(tmp_path / "whole")["positions"] == [{"batches": 20}]
     whole, parts = log(tmp_path / "whole"), log(tmp_path / "parts")
     assert [line for line in parts if line in whole] == whole
     steps = [line for line in whole if "numbers" in line]
@@ -135,12 +123,12 @@ def test_data_for_a_run_without_data_and_scores_against_reals_are_refused(tmp_pa
 
 def test_a_state_of_other_files_is_refused_when_it_is_resumed_and_when_a_run_starts_from_it(tmp_path):
     train(experiment(), tmp_path / "run", quiet=True, stop_after_steps=5)
-    before = end(tmp_path / "run")
+    before = newest(tmp_path / "run")
     FILE["content"] = 3.0
     for start, workdir in (("", "run"), (str(tmp_path / "run"), "new")):
         with pytest.raises(ValueError, match="this run belongs to the file 1.0, not 3.0"):
             train(experiment(start=start), tmp_path / workdir, quiet=True)
-    assert end(tmp_path / "run") == before and not (tmp_path / "new" / "config.json").exists()
+    assert newest(tmp_path / "run") == before and not (tmp_path / "new" / "config.json").exists()
 
 
 def test_dry_run_doctor_and_shapes_know_a_batch_without_images():

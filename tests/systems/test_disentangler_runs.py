@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import random
 import subprocess
@@ -14,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from workdirs import log, newest
 
-from jaxgan import checkpoint, configure, report, swap_scores
+from jaxgan import checkpoint, configure, swap_scores
 from jaxgan.data import clips as sets
 from jaxgan.swapping import open_swapper
 
@@ -72,19 +72,6 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, folder / "run", folder / "data"
 
 
-def leaves(workdir: Path) -> dict[str, Any]:
-    """Checksums of all leaves of the newest checkpoint, and the data position."""
-    step = checkpoint.steps_in(workdir / "checkpoints")[-1]
-    manifest = json.loads((workdir / "checkpoints" / str(step) / "manifest" / "metadata").read_text())
-    return {name: leaf[2] for name, leaf in manifest["leaves"].items()} | {"step": step, "positions": manifest["positions"]}
-
-
-def log(workdir: Path) -> list[dict[str, Any]]:
-    """The metrics log without the clock: what every step made of its samples, and the probes."""
-    lines = report.read_metrics(workdir / "metrics.jsonl")
-    return [{name: value for name, value in line.items() if name not in report.CLOCK} for line in lines]
-
-
 def test_killed_and_started_again_it_is_the_same_run(whole: tuple[str, Path, Path], tmp_path: Path) -> None:
     """The log of every step shows the order of pairs and triplets."""
     family, reference, root = whole
@@ -104,7 +91,7 @@ def test_killed_and_started_again_it_is_the_same_run(whole: tuple[str, Path, Pat
     assert 0 < (killed := saved()) < STEPS, "killed in the middle"
     assert f"Resumed at step {killed} " in finish(start(family, root, workdir))
 
-    expected, found = leaves(reference), leaves(workdir)
+    expected, found = newest(reference), newest(workdir)
     for first in EVOLVES[family]:
         assert any(name.startswith(first) for name in found), first
     assert found == expected
