@@ -88,6 +88,8 @@ def run(
 ) -> str:
     """Trains and scores every variant and returns the table; what is finished is not done again.
 
+    ``judges``: the folder where the set's judges are kept and found again; empty: the workdir.
+
     Raises:
       ValueError, FileNotFoundError, FileExistsError: before anything is trained.
     """
