@@ -53,6 +53,14 @@ def open_generator(path: Any) -> Generator:
     raise FileNotFoundError(f"{folder} {what}")
 
 
+def own_data(path: Any) -> configure.Data | None:
+    """What the run at ``path`` learned from; None for a generator folder, which does not say."""
+    from etils import epath
+
+    config = epath.Path(path) / "config.json"
+    return configure.read(config).data if config.exists() else None
+
+
 def nested(arrays: dict[str, np.ndarray], part: str) -> dict[str, Any]:
     """The arrays of one part ('params', 'model', 'ema') as a tree of dicts."""
     tree: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxgan import configure, files, films, viz
 from jaxgan.fitting import in_blocks
+from jaxgan.generators import own_data
 from jaxgan.swapping import Swapper, open_swapper
 
 FORMAT = "jaxgan swap codes 1"
@@ -28,14 +29,14 @@ FORMAT = "jaxgan swap codes 1"
 class Options:
     out: str
     """What to write: a .png file (grid, drive, interpolate), a .safetensors file (codes), or a folder (evaluate)."""
-    data: str = "figures"
-    """Clips: figures, sprites:FOLDER, or a folder that `jaxgan data import` made of clips."""
+    data: str = ""
+    """Clips: figures, sprites:FOLDER, or a folder that `jaxgan data import` made of clips. Empty: the set that the run learned from."""
     split: str = "test"
     """Of the set."""
     count: int = 0
-    """figures only: clips of the set; 0: its own number."""
-    ground: str = "plain"
-    """figures only: plain, clip or frame."""
+    """figures only: clips of the set; 0: as many as the run's set has."""
+    ground: str = ""
+    """figures only: plain, dark, clip or frame; empty: the ground that the run learned on."""
     root: str = ""
     """Folder of prepared sets; empty: $JAXGAN_DATA, else the user's cache folder."""
     seed: int = 1
@@ -106,6 +107,8 @@ class Evaluate(Options):
     """Training of each probe; 0: none."""
     audit_steps: int = 2000
     """Training of the audit's estimator; 0: none."""
+    audit_pairs: Literal["clip", "group"] = "clip"
+    """The audit compares two frames of one clip, or of two clips of one figure."""
 
 
 COMMANDS: dict[str, type] = {"grid": Grid, "drive": Drive, "interpolate": Interpolate, "codes": Codes, "evaluate": Evaluate}
@@ -120,7 +123,7 @@ def run(command: str, path: str, options: Any, say: Callable[[str], None] = lamb
     """
     out = check(command, options)
     swapper, params, facts = open_swapper(path)
-    clips = open_set(options, swapper)
+    clips = open_set(options, swapper, own_data(path))
     made = {"grid": grid, "drive": drive, "interpolate": interpolate, "codes": codes, "evaluate": evaluate}[command]
     return made(swapper, params, clips, options, out, facts, say)
 
@@ -150,15 +153,21 @@ def check(command: str, options: Any) -> Path:
     return out
 
 
-def open_set(options: Any, swapper: Swapper) -> Any:
-    """The clips of these options, of the swapper's size; ValueError or FileNotFoundError where they do not serve."""
+def open_set(options: Any, swapper: Swapper, own: configure.Data | None = None) -> Any:
+    """The clips of these options, of the swapper's size; ValueError or FileNotFoundError where they do not serve.
+
+    ``own``: what the run learned from, which stands for what the options leave open of that set; None: figures on plain ground.
+    """
     from jaxgan.data import clips as sets
 
-    given = {"source": options.data, "split": options.split, "count": options.count, "ground": options.ground, "root": options.root}
-    clips = sets.open_clips(configure.Data(**given), (swapper.size, swapper.size, 3))
+    if own is None or options.data not in ("", own.source):
+        own = configure.Data(source=options.data or "figures")
+    given = {name: getattr(options, name) for name in ("count", "ground", "root") if getattr(options, name)}
+    data = dataclasses.replace(own, split=options.split, **given)
+    clips = sets.open_clips(data, (swapper.size, swapper.size, 3))
     if tuple(clips.image[:2]) != (swapper.size, swapper.size):
         raise ValueError(
-            f"clips of {options.data} have {clips.image[0]}x{clips.image[1]} px and the run takes {swapper.size}: import them so"
+            f"clips of {data.source} have {clips.image[0]}x{clips.image[1]} px and the run takes {swapper.size}: import them so"
         )
     return clips
 
@@ -290,7 +299,7 @@ def evaluate(swapper: Swapper, params: Any, clips: Any, options: Evaluate, out: 
     known = None
     if swap_scores.drawable(clips):
         known = judges.kept(options.judges or out, clips, steps=options.judge_steps, say=say)
-    given = {name: getattr(options, name) for name in ("n", "seed", "batch", "probe_steps", "audit_steps")}
+    given = {name: getattr(options, name) for name in ("n", "seed", "batch", "probe_steps", "audit_steps", "audit_pairs")}
     result = swap_scores.evaluate(swapper, params, clips, known, **given, facts=facts, say=say)
     text = swap_scores.to_text(result)
     files.write_atomic(out / "scores.txt", (text + "\n").encode())

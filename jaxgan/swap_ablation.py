@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxgan import configure, files
 from jaxgan.arguments import Parser, configured
@@ -28,6 +30,7 @@ def command(argv: Sequence[str]) -> int:
     )
     parser.add_argument("config", help="a config file of identity_pose or robust_disentangling")
     parser.add_argument("--switch", action="append", default=[], metavar="FIELD=VALUE[,FIELD=VALUE]", help="a variant; repeat for more")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[], help="every variant with each: mean and spread (default: run.seed)")
     parser.add_argument("--workdir", required=True, help="folder to make: a run for each variant, and the table")
     parser.add_argument("--tiny", action="store_true", help="the config's tiny() instead of its config()")
     parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
@@ -36,10 +39,12 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument("--judge-steps", type=int, default=5000, help="training of the judges (default 5000)")
     parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
     parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
+    parser.add_argument("--audit-pairs", choices=("clip", "group"), default="clip", help="its frames: of one clip, or of two of a figure")
     options, fields = parser.parse_with_fields(argv)
     experiment = configured(options, fields, parser)
-    scored = {key: getattr(options, key) for key in ("split", "n", "judges", "judge_steps", "probe_steps", "audit_steps")}
-    print(run(experiment, options.switch, options.workdir, say=lambda line: print(line, file=sys.stderr), **scored))
+    scored = {key: getattr(options, key) for key in ("split", "n", "judges", "judge_steps", "probe_steps", "audit_steps", "audit_pairs")}
+    say = lambda line: print(line, file=sys.stderr)  # noqa: E731
+    print(run(experiment, options.switch, options.workdir, seeds=options.seeds, say=say, **scored))
     return 0
 
 
@@ -68,9 +73,10 @@ def variants(experiment: Experiment, switches: Sequence[str]) -> dict[str, Exper
     return found
 
 
-def folder(name: str) -> str:
-    """The folder of a variant below the workdir."""
-    return "whole" if name == WHOLE else re.sub(r"[^\w.=-]+", "_", name)
+def folder(name: str, seed: int | None = None) -> str:
+    """The folder of a variant below the workdir, of one of several seeds where there are several."""
+    known = "whole" if name == WHOLE else re.sub(r"[^\w.=-]+", "_", name)
+    return known if seed is None else f"{known}.seed{seed}"
 
 
 def run(
@@ -78,17 +84,20 @@ def run(
     switches: Sequence[str],
     workdir: Any,
     *,
+    seeds: Sequence[int] = (),
     split: str = "test",
     n: int = 2000,
     judges: str = "",
     judge_steps: int = 5000,
     probe_steps: int = 1000,
     audit_steps: int = 2000,
+    audit_pairs: Literal["clip", "group"] = "clip",
     say: Callable[[str], None] = lambda line: None,
 ) -> str:
     """Trains and scores every variant and returns the table; what is finished is not done again.
 
     ``judges``: the folder where the set's judges are kept and found again; empty: the workdir.
+    ``seeds``: every variant is trained once with each, and its row has their mean +- standard deviation; none: once, with ``run.seed``.
 
     Raises:
       ValueError, FileNotFoundError, FileExistsError: before anything is trained.
@@ -100,6 +109,8 @@ def run(
     from jaxgan.train import train
 
     found = variants(experiment, switches)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice")
     family = configure.system_name(experiment.model)
     if family not in ("identity_pose", "robust_disentangling"):
         raise ValueError(f"the config is of the family {family}: ablations of swaps need identity_pose or robust_disentangling")
@@ -108,10 +119,12 @@ def run(
         raise FileExistsError(f"--workdir is {workdir}, which is a file: name a folder")
     data = experiment.data
     options = Evaluate(str(place), data.source, split, data.count, data.ground, data.root)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {name: {} for name in found}
     known: Any = None
-    for name, variant in found.items():
-        own = place / folder(name)
+    for seed, name in ((seed, name) for seed in seeds or (None,) for name in found):
+        variant, own = found[name], place / folder(name, seed)
+        if seed is not None:
+            variant = dataclasses.replace(variant, run=dataclasses.replace(variant.run, seed=seed))
         say(f"{name}: training in {own}")
         ended = train(variant, own, quiet=True)
         if ended.step < ended.steps:
@@ -120,7 +133,7 @@ def run(
         clips = open_set(options, swapper)
         if known is None and swap_scores.drawable(clips):
             known = judging.kept(judges or place, clips, steps=judge_steps, say=say)
-        settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps}
+        settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps, "audit_pairs": audit_pairs}
         mark = {**settings, "networks": facts["networks"], "set digest": clips.digest}
         scores = _read(own / "scores.json", mark)
         if scores is None:
@@ -128,7 +141,11 @@ def run(
             scores = swap_scores.plain(result)
             files.write_atomic(own / "scores.json", (json.dumps(scores, indent=1, allow_nan=False) + "\n").encode())
         last = (report.read_metrics(own / "metrics.jsonl") or [{}])[-1]
-        results[name] = {**scores, "end": {key: last[key] for key in READINGS if key in last}}
+        scores = {**scores, "end": {key: last[key] for key in READINGS if key in last}}
+        if seed is None:
+            results[name] = scores
+        else:
+            results[name].setdefault("seeds", {})[str(seed)] = scores
     text = to_text(results)
     files.write_atomic(place / "ablation.txt", (text + "\n").encode())
     files.write_atomic(place / "ablation.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
@@ -148,11 +165,31 @@ def to_text(results: dict[str, dict[str, Any]]) -> str:
     """One row for each variant, then the rows that need no system."""
     from jaxgan import swap_scores
 
-    rows = {name: _row(scores) for name, scores in results.items()}
+    rows = {name: _over(scores["seeds"].values()) if "seeds" in scores else _row(scores) for name, scores in results.items()}
     first = next(iter(results.values()))
+    seeds = list(first.get("seeds", ()))
+    first = first["seeds"][seeds[0]] if seeds else first
     rows |= {name: values for name, values in first.get("table", {}).items() if name != "model"}
     protocol = {key: value for key, value in first["protocol"].items() if key in ("set", "set digest", "pairs", "seed")}
+    if seeds:
+        protocol["mean +- standard deviation of the runs with seed"] = " ".join(seeds)
     return "\n".join([", ".join(f"{key} {value}" for key, value in protocol.items()), "", *swap_scores.table(rows)])
+
+
+def _over(scores: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Each figure's mean and standard deviation (of the sample) over the runs of several seeds, as words."""
+    rows = [_row(one) for one in scores]
+    found: dict[str, Any] = {}
+    for name, value in rows[0].items():
+        values = [row.get(name) for row in rows]
+        numbers = [float(one) for one in values if isinstance(one, (int, float))]
+        if len(numbers) < len(values) or len(set(values)) == 1:
+            found[name] = value if len(set(values)) == 1 else None
+            continue
+        mean, spread = statistics.fmean(numbers), statistics.stdev(numbers)
+        digits = 4 if abs(mean) < 1 else 2
+        found[name] = f"{mean:.{digits}f}+-{spread:.{digits}f}"
+    return found
 
 
 def _row(scores: dict[str, Any]) -> dict[str, Any]:

@@ -109,25 +109,37 @@ def regression(
     return np.fmax(*found)
 
 
-def audit(codes: Codes, *, steps: int = 2000, batch: int = 256, seed: int = 0, width: int = 512, rate: float = 2e-4) -> dict[str, float]:
+def audit(
+    codes: Codes,
+    *,
+    apart: np.ndarray | None = None,
+    steps: int = 2000,
+    batch: int = 256,
+    seed: int = 0,
+    width: int = 512,
+    rate: float = 2e-4,
+) -> dict[str, float]:
     """The mutual information in nats that a fresh density ratio estimator finds in pose and identity codes of two frames of a clip.
 
     The estimator T is trained by the loss of robust disentangling (Esser, Haux, Ommer, ICCV 2019): half the mean of softplus(-T) over
     pairs of one clip and half that of softplus(T) over pairs of two clips; the information is the mean of T over pairs of one clip. Clips
     are divided into 60, 20 and 20 %: to train on, to choose the step of least loss by, to measure on.
 
+    ``apart``: int [N], a part of its clip for each frame; the two frames of a pair are then of two parts. With groups in the place of
+    ``codes.clip`` and clips as their parts, what the frames of a clip share beside the identity is not counted.
+
     Returns:
       'nats' of the clips measured on, 'step' chosen, 'loss' of the clips chosen by (ln 2 = 0.693 where nothing is found), and 'train nats'
       at that step.
 
     Raises:
-      ValueError: fewer than ten clips, or clips of one frame only.
+      ValueError: fewer than ten clips, or clips of one frame (of one part) only.
     """
     if len(np.unique(codes.clip)) < 10:
         raise ValueError(f"{len(np.unique(codes.clip))} clips: the audit of mutual information needs at least 10")
     rows = parts(codes.clip, (0.6, 0.2), seed)
     pose, identity = (jnp.asarray(standard(array, rows[0])) for array in (codes.pose, codes.identity))
-    pairs = [_pairs(codes.clip, part) for part in rows]
+    pairs = [_pairs(codes.clip, part, apart) for part in rows]
     network = DensityRatio(width=width)
     first = network.init(jax.random.key(seed), pose[:1], identity[:1])
 
@@ -172,12 +184,13 @@ def audit(codes: Codes, *, steps: int = 2000, batch: int = 256, seed: int = 0, w
     return {"nats": nats[0], "train nats": nats[1], "loss": best[0], "step": best[1]}
 
 
-def _pairs(clip: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """int32 [M, 2]: every ordered pair of two frames of one clip among the rows, in a fixed random order."""
+def _pairs(clip: np.ndarray, rows: np.ndarray, apart: np.ndarray | None = None) -> np.ndarray:
+    """int32 [M, 2]: every ordered pair of two frames of one clip (and of two parts of it) among the rows, in a fixed random order."""
+    part = np.arange(len(clip)) if apart is None else apart
     found = []
     for one in np.unique(clip[rows]):
         own = rows[clip[rows] == one]
-        found += [(a, b) for a in own for b in own if a != b]
+        found += [(a, b) for a in own for b in own if part[a] != part[b]]
     if not found:
-        raise ValueError("no clip has two frames among those given: the audit needs pairs")
+        raise ValueError("no clip has two frames among those given (of two parts, if there are parts): the audit needs pairs")
     return np.random.default_rng(0).permutation(np.array(found, np.int32))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ def evaluate(
     frames: int = 4000,
     probe_steps: int = 1000,
     audit_steps: int = 2000,
+    audit_pairs: Literal["clip", "group"] = "clip",
     width: int = 512,
     facts: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -59,6 +60,7 @@ def evaluate(
       batch: images computed at once.
       frames: most frames whose codes are probed.
       probe_steps, audit_steps: training of each probe and of the audit's estimator; 0: none.
+      audit_pairs: the audit compares two frames of one clip, or of two clips of one group (the same figure), which share nothing else.
       width: of the audit's estimator.
       facts: what else the protocol shall say, for instance the run's step.
 
@@ -105,11 +107,12 @@ def evaluate(
     probed = _probes(codes, drawn, at, clips, probe_steps, seed) if probe_steps else {}
     if probed:
         result["probes"] = probed
-    if audit_steps and len(np.unique(codes.clip)) >= 10:
+    whole, apart = (codes.clip, None) if audit_pairs == "clip" else (np.asarray(clips.group)[codes.clip], codes.clip)
+    if audit_steps and len(np.unique(whole)) >= 10:
         say(f"audit of mutual information, {audit_steps:,} steps")
-        result["audit"] = swap_probes.audit(codes, steps=audit_steps, seed=seed, width=width)
-        if drawn is not None:
-            result["audit of drawn codes"] = swap_probes.audit(drawn, steps=audit_steps, seed=seed, width=width)
+        for name, some in (("audit", codes), ("audit of drawn codes", drawn)):
+            if some is not None:
+                result[name] = swap_probes.audit(some._replace(clip=whole), apart=apart, steps=audit_steps, seed=seed, width=width)
     return result
 
 
@@ -343,13 +346,12 @@ def table(rows: dict[str, dict[str, float]]) -> list[str]:
     """Rows of figures under their columns, as lines of text."""
     names = list(dict.fromkeys(name for values in rows.values() for name in values))
     first = max(map(len, rows), default=0)
-    widths = [max(len(name), 7) for name in names]
-    head = " " * first + "".join(f"  {name:>{width}}" for name, width in zip(names, widths, strict=True))
-    body = [
-        f"{row:<{first}}" + "".join(f"  {_number(values.get(name)):>{width}}" for name, width in zip(names, widths, strict=True))
-        for row, values in rows.items()
+    words = {row: [_number(values.get(name)) for name in names] for row, values in rows.items()}
+    widths = [max(len(name), 7, *(len(line[k]) for line in words.values())) for k, name in enumerate(names)]
+    lines = {"": names, **words}
+    return [
+        f"{row:<{first}}" + "".join(f"  {word:>{width}}" for word, width in zip(line, widths, strict=True)) for row, line in lines.items()
     ]
-    return [head, *body]
 
 
 def _line(values: dict[str, float]) -> str:

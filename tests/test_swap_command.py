@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_the_table_of_an_ablation_has_a_row_for_each_variant_and_the_floor_and_c
     assert all(name in lines[2] for name in ("nats", "nats drawn", "average")) and "0.1250" in lines[3] and "0.0625" in lines[3]
 
 
+def test_rows_of_several_seeds_are_their_mean_and_spread():
+    runs = {}
+    for seed, (psnr, error) in enumerate([(20.0, 0.25), (21.0, 0.5), (25.0, 0.75)]):
+        table = {"model": {"PSNR": psnr, "MSE": error, "copies": 0.5}, "truth": {"PSNR": "inf"}}
+        runs[str(seed)] = {"protocol": {"set": "toys", "step": 9}, "table": table}
+    lines = swap_ablation.to_text({"as it is": {"seeds": runs}, "pv=0": {"seeds": runs}}).splitlines()
+    assert lines[0].endswith("seed 0 1 2")
+    # by hand: (20 + 21 + 25) / 3 = 22, sqrt((4 + 1 + 9) / 2) = 2.65; 0.5, 0.25; three equal values have no spread
+    assert lines[3].split()[-4:] == ["22.00+-2.65", "0.5000+-0.2500", "0.5000", "9"]
+    assert len({len(line) for line in lines[2:]}) == 1 and lines[-1].split()[:2] == ["truth", "inf"]
+
+
 @pytest.mark.slow
 def test_an_ablation_trains_scores_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("JAXGAN_DATA", str(tmp_path / "data"))
@@ -186,5 +199,33 @@ def test_an_ablation_trains_scores_and_goes_on_where_it_was(tmp_path, monkeypatc
     assert all({"average", "gamma"} <= set(row["end"]) and row["protocol"]["step"] == 10 for row in table.values())
     assert table["as it is"]["end"]["gamma"] != table["constraint=False,bottleneck=fixed"]["end"]["gamma"] == 1  # after the warm-up
     first = capsys.readouterr()
+    assert main([*words[:-10], "--seeds", "0", "3", *words[-10:], "--workdir", str(tmp_path / "seeds")]) == 0
+    several = json.loads((tmp_path / "seeds" / "ablation.json").read_text())
+    assert [list(row["seeds"]) for row in several.values()] == [["0", "3"]] * 2
+    one, other = several["as it is"]["seeds"].values()
+    assert one["table"] == table["as it is"]["table"] and other["table"] != one["table"]
+    capsys.readouterr()
     monkeypatch.setattr("jaxgan.swap_scores.evaluate", None)  # nothing is scored a second time
     assert main(words) == 0 and capsys.readouterr().out == first.out
+
+
+def test_without_data_the_set_is_the_one_that_the_run_learned_from(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(sets, "open_clips", lambda data, image: asked.append(data) or CLIPS)
+    own = configure.Data(source="figures", ground="dark", count=64, root="there")
+    swapper = swap_toy.swapper(swap_toy.Config())
+    told = {"ground": "clip", "count": 32}
+    for given in ({}, {"data": "figures"}, told, {"data": "sprites:folder"}):
+        swap.open_set(swap.Options("out", **given), swapper, own)
+    swap.open_set(swap.Options("out"), swapper)
+    found = [(data.source, data.ground, data.count, data.split) for data in asked]
+    new = configure.Data().count
+    assert found == [
+        *[("figures", "dark", 64, "test")] * 2,
+        ("figures", "clip", 32, "test"),
+        ("sprites:folder", "plain", new, "test"),
+        ("figures", "plain", new, "test"),
+    ]
+    card = configure.load_config(Path(__file__).parents[1] / "configs" / "robust_disentangling_figures32.py")
+    configure.write(dataclasses.replace(card, data=own), tmp_path / "config.json")
+    assert generators.own_data(tmp_path) == own and generators.own_data(tmp_path / "elsewhere") is None

@@ -127,3 +127,17 @@ def test_the_audit_finds_nothing_in_independent_codes_and_much_in_codes_of_one_c
     free = swap_probes.audit(swap_probes.Codes(own.astype(np.float32), noise.astype(np.float32), clip), steps=300, width=32, rate=1e-3)
     bound = swap_probes.audit(swap_probes.Codes(own.astype(np.float32), own.astype(np.float32), clip), steps=300, width=32, rate=1e-3)
     assert abs(free["nats"]) < 0.1 and bound["nats"] > 1
+
+
+def test_an_audit_of_frames_of_two_clips_does_not_count_what_only_the_frames_of_one_clip_share():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(75), 8).astype(np.int32)
+    clip = np.repeat(np.arange(150), 4).astype(np.int32)
+    who, place = rng.normal(size=(75, 3))[group], rng.normal(size=(150, 3))[clip]
+    both, place = np.concatenate([who, place], 1).astype(np.float32), place.astype(np.float32)
+    settings = {"steps": 300, "width": 32, "rate": 1e-3}
+    assert swap_probes.audit(swap_probes.Codes(both, place, clip), **settings)["nats"] > 0.5
+    assert abs(swap_probes.audit(swap_probes.Codes(both, place, group), apart=clip, **settings)["nats"]) < 0.1
+    assert swap_probes.audit(swap_probes.Codes(both, who.astype(np.float32), group), apart=clip, **settings)["nats"] > 0.5
+    with pytest.raises(ValueError, match="two parts"):
+        swap_probes.audit(swap_probes.Codes(both, place, clip), apart=clip, **settings)
