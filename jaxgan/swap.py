@@ -102,7 +102,7 @@ class Evaluate(Options):
     judges: str = ""
     """Folder where the judges of a set are kept and found again; empty: the folder of the scores."""
     judge_steps: int = 5000
-    """Training of judges that are not there yet."""
+    """Training of judges that are not there yet; 0: no judges, and no figures of theirs."""
     probe_steps: int = 1000
     """Training of each probe; 0: none."""
     audit_steps: int = 2000
@@ -130,7 +130,7 @@ def run(command: str, path: str, options: Any, say: Callable[[str], None] = lamb
 
 def check(command: str, options: Any) -> Path:
     """Refuses numbers out of range and outputs that are there; the local path of the output."""
-    for name in ("batch", "identities", "poses", "frames", "n", "judge_steps"):
+    for name in ("batch", "identities", "poses", "frames", "n"):
         if getattr(options, name, 1) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}: give at least 1")
     if getattr(options, "steps", 2) < 2:
@@ -297,7 +297,7 @@ def evaluate(swapper: Swapper, params: Any, clips: Any, options: Evaluate, out: 
 
     files.check_writable(out, 2**24, files.Refusal("the scores need", "or name another disk", "name a folder that can be written"))
     known = None
-    if swap_scores.drawable(clips):
+    if options.judge_steps > 0 and swap_scores.drawable(clips):
         known = judges.kept(options.judges or out, clips, steps=options.judge_steps, say=say)
     given = {name: getattr(options, name) for name in ("n", "seed", "batch", "probe_steps", "audit_steps", "audit_pairs")}
     result = swap_scores.evaluate(swapper, params, clips, known, **given, facts=facts, say=say)

@@ -36,7 +36,7 @@ def command(argv: Sequence[str]) -> int:
     parser.add_argument("--split", default="test", help="of the config's set, for the scores (default test)")
     parser.add_argument("--n", type=int, default=2000, help="pairs scored (default 2000)")
     parser.add_argument("--judges", default="", metavar="DIR", help="where the judges are kept and found again (default: the workdir)")
-    parser.add_argument("--judge-steps", type=int, default=5000, help="training of the judges (default 5000)")
+    parser.add_argument("--judge-steps", type=int, default=5000, help="training of the judges; 0: none (default 5000)")
     parser.add_argument("--probe-steps", type=int, default=1000, help="training of each probe (default 1000)")
     parser.add_argument("--audit-steps", type=int, default=2000, help="training of the audit's estimator (default 2000)")
     parser.add_argument("--audit-pairs", choices=("clip", "group"), default="clip", help="its frames: of one clip, or of two of a figure")
@@ -131,7 +131,7 @@ def run(
             return f"{name}: stopped at step {ended.step:,} of {ended.steps:,}; the same command goes on"
         swapper, params, facts = open_swapper(own)
         clips = open_set(options, swapper)
-        if known is None and swap_scores.drawable(clips):
+        if known is None and judge_steps > 0 and swap_scores.drawable(clips):
             known = judging.kept(judges or place, clips, steps=judge_steps, say=say)
         settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps, "audit_pairs": audit_pairs}
         mark = {**settings, "networks": facts["networks"], "set digest": clips.digest}

@@ -108,6 +108,10 @@ def test_scores_are_written_and_the_judges_are_kept(family, tmp_path, capsys, mo
     assert "copies x_j" in (out / "scores.txt").read_text()
     monkeypatch.setattr(judges, "train", lambda *a, **k: pytest.fail("the judges were there"))
     assert main(words) == 0
+    few[3], none = "0", tmp_path / "none"  # without judges: no figures of theirs, the rest is there
+    assert main(["swap", "evaluate", "run", "--out", str(none), *few]) == 0
+    row = json.loads((none / "scores.json").read_text())["table"]["model"]
+    assert row["PSNR"] == "inf" and "ID hue" not in row and [path.name for path in none.iterdir() if "judges" in path.name] == []
 
 
 @pytest.mark.parametrize(
