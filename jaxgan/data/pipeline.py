@@ -279,9 +279,13 @@ def one_pass(source, batch: int) -> Iterator[np.ndarray]:
 
 
 def preview(source, n: int) -> np.ndarray:
-    """The same n images (or all, if fewer) every time, spread evenly over the source: uint8 [n, H, W, C], of samples [n, k, H, W, C]."""
+    """The same n images (or all, if fewer) every time, spread over the source: uint8 [n, H, W, C], of samples [n, k, H, W, C].
+
+    One from each n-th of the source, from a place by chance: where identities come in turn, equal steps could meet the same two throughout.
+    """
     n = min(n, len(source))
-    return np.stack([source[i * len(source) // n]["image"] for i in range(n)])
+    edges = np.arange(n + 1) * len(source) // max(n, 1)
+    return np.stack([source[int(i)]["image"] for i in np.random.default_rng(0).integers(edges[:-1], edges[1:])])
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:

@@ -180,10 +180,25 @@ def test_one_pass_gives_every_image_once_and_keeps_the_rest(root):
     np.testing.assert_array_equal(np.concatenate(blocks), np.stack([source[i]["image"] for i in range(40)]))
 
 
-def test_the_preview_is_spread_over_the_source(root):
+def test_the_preview_is_spread_over_the_source_and_the_same_every_time(root):
     source = pipeline.open_source(configure.Data(root=root, count=40), (16, 16, 3))
-    np.testing.assert_array_equal(pipeline.preview(source, 4), np.stack([source[i]["image"] for i in (0, 10, 20, 30)]))
-    assert len(pipeline.preview(source, 100)) == 40
+    shown = pipeline.preview(source, 4)
+    every = np.stack([source[i]["image"] for i in range(40)])
+    found = [int(np.flatnonzero((every == image).all((1, 2, 3)))[0]) for image in shown]
+    assert [i // 10 for i in found] == [0, 1, 2, 3]
+    np.testing.assert_array_equal(pipeline.preview(source, 4), shown)
+    np.testing.assert_array_equal(pipeline.preview(source, 100), every)
+
+
+def test_a_preview_shows_many_identities_where_they_come_in_turn():
+    class InTurn:
+        def __len__(self):
+            return 2400
+
+        def __getitem__(self, i):
+            return {"image": np.full((1, 1, 1), i % 600)}
+
+    assert len(np.unique(pipeline.preview(InTurn(), 8))) >= 7  # equal steps of 300 meet two
 
 
 def test_memory_changes_no_pixel_and_a_source_travels_to_another_process(root, monkeypatch):
