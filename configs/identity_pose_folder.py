@@ -1,7 +1,7 @@
 """Identity from here, pose from there on your own clips at 128x128: a template for real video.
 
 Reproduces: the mechanism of Xiao, Liu, Lee (ICCV 2019), as configs/identity_pose_figures.py; no published number is claimed.
-Command:    jaxgan data import VIDEOS FOLDER --clips --size 128 128
+Command:    jaxgan data import VIDEOS FOLDER --clips --size 128 128 --test-share 0.1
             jaxgan train configs/identity_pose_folder.py --workdir runs/identity_pose_folder --data.source FOLDER
             One object in each clip, in the middle. With VGG-16 on this machine (`jaxgan weights import vgg16 FILE`) take
             --model.triplets.features convnet, whose neighbours do not hang on shape as those of gradients do, and --model.perceptual vgg.

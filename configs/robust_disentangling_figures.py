@@ -2,7 +2,7 @@
 
 Reproduces: nothing published on these data; the networks are the published ones at 64x64, the numbers below those of the authors' code.
 Command:    jaxgan train configs/robust_disentangling_figures.py --workdir runs/robust_figures
-            jaxgan swap grid runs/robust_figures --data figures --ground dark --out grid.png
+            jaxgan swap grid runs/robust_figures --out grid.png
 Hardware:   1 GPU. On two CPU cores: configs/robust_disentangling_figures32.py.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.

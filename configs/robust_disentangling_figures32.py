@@ -2,7 +2,7 @@
 
 Reproduces: nothing published; the mechanism and the numbers of configs/robust_disentangling_figures.py, narrower networks.
 Command:    jaxgan train configs/robust_disentangling_figures32.py --workdir runs/robust_disentangling_figures32
-            Ablations: the options that configs/robust_disentangling_figures.py lists. For pictures and scores: --ground dark.
+            Ablations: the options that configs/robust_disentangling_figures.py lists.
 Hardware:   2 CPU cores.
 Expected:   after 3000 steps results that stand where the pose image stands, in the colours of the identity image.
 Measured:   339 CPU-seconds (one core of a shared EPYC). On 500 swaps of the split 'test': MSE on [-1, 1] 0.043 (within one clip 0.042, the

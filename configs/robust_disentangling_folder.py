@@ -1,9 +1,9 @@
 """Robust disentangling (Esser, Haux, Ommer; ICCV 2019) of your own videos: a template. A clip is a video, or part of one, of one object.
 
 Reproduces: nothing; the published sets of videos and of persons are not distributed with this library.
-Command:    jaxgan data import VIDEOS imported/clips128 --clips --size 128
+Command:    jaxgan data import VIDEOS imported/clips128 --clips --size 128 --test-share 0.1
             jaxgan train configs/robust_disentangling_folder.py --workdir runs/robust_videos --data.source imported/clips128
-            jaxgan swap grid runs/robust_videos --data FOLDER --out grid.png
+            jaxgan swap grid runs/robust_videos --out grid.png
 Hardware:   1 GPU.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
 Measured:   not run yet.

@@ -3,7 +3,7 @@
 Reproduces: not the published figure, whose sprites (Reed et al., 2015) are others; its order of the methods can be compared: mean squared
             error of the full method : multiplier alone : bottleneck alone = 1 : 2.2 : 2.7 there.
 Command:    jaxgan train configs/robust_disentangling_sprites.py --workdir runs/robust_sprites --data.source sprites:FOLDER
-            jaxgan swap grid runs/robust_sprites --data sprites:FOLDER --out grid.png
+            jaxgan swap grid runs/robust_sprites --out grid.png
             FOLDER holds the layers of the characters (sprites_components.npz, sprites_split.npz).
 Hardware:   1 GPU.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.

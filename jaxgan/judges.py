@@ -26,6 +26,10 @@ FORMAT = "jaxgan judges 2"
 LINEAR, CIRCLE, CLASS = "linear", "circle", "class"
 _CIRCLES = ("heading",)
 _LINES = ("x", "y", "arm")
+STEPS = 5000
+"""Steps of training, of each of the two networks, unless it is said otherwise."""
+CEILING = 0.98
+"""Share of renders that judges should read right, in each factor of the identity."""
 RENDERS_BYTES = 2**28
 """Most bytes of renders that are held for training."""
 
@@ -110,7 +114,7 @@ def targets(columns: Sequence[Column], poses: np.ndarray) -> np.ndarray:
 
 
 def train(
-    clips: Any, *, steps: int = 5000, batch: int = 64, renders: int = 80_000, seed: int = 0, say: Callable[[str], None] | None = None
+    clips: Any, *, steps: int = STEPS, batch: int = 64, renders: int = 80_000, seed: int = 0, say: Callable[[str], None] | None = None
 ) -> Judges:
     """Judges of a set that can be drawn: identities uniform over all combinations, poses from the first nine tenths of its clips.
 
@@ -207,8 +211,7 @@ def save(judges: Judges, path: Any) -> None:
     """Writes the judges as one safetensors file, whole or not at all."""
     from safetensors.numpy import save as pack
 
-    flat, _ = jax.tree_util.tree_flatten_with_path(judges.params)
-    arrays = {"/".join(str(key.key) for key in keys): np.ascontiguousarray(leaf, np.float32) for keys, leaf in flat}
+    arrays = _arrays(judges)
     about = {"size": judges.size, "factors": judges.factors, "columns": judges.columns, "about": judges.about}
     write_atomic(path, pack(arrays, {"format": FORMAT, "about": json.dumps(about), "arrays_sha256": arrays_checksum(arrays)}))
 
@@ -236,14 +239,31 @@ def load(path: Any, clips: Any = None) -> Judges:
     return judges
 
 
-def kept(folder: Any, clips: Any, **options: Any) -> Judges:
-    """The judges of a set from ``folder/judges-DIGEST.safetensors``, trained and written there where it is not there yet."""
+def kept(folder: Any, clips: Any, *, steps: int = STEPS, say: Callable[[str], None] | None = None) -> Judges:
+    """The judges of a set from ``folder/judges-DIGEST.safetensors``, trained and written there where none are that had as many steps.
+
+    ``say`` is told of the progress, and of factors that they read on fewer than ``CEILING`` of the renders they have not seen.
+    """
     path = Path(folder) / f"judges-{clips.digest[:12]}.safetensors"
-    if path.is_file():
-        return load(path, clips)
-    judges = train(clips, **options)
-    save(judges, path)
+    judges = load(path, clips) if path.is_file() else None
+    if judges is None or judges.about.get("steps", 0) < steps:
+        judges = train(clips, steps=steps, say=say)
+        save(judges, path)
+    low = {name: share for name, share in judges.about.get("ceiling", {}).get("identity", {}).items() if share < CEILING}
+    if low and say is not None:
+        words = ", ".join(f"{name} on {share:.1%}" for name, share in low.items())
+        say(f"judges of {clips.name} read {words} of renders they have not seen: their figures are not better than that")
     return judges
+
+
+def checksum(judges: Judges) -> str:
+    """sha256 of what the judges learned: two scores compare where it is the same."""
+    return arrays_checksum(_arrays(judges))
+
+
+def _arrays(judges: Judges) -> dict[str, np.ndarray]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(judges.params)
+    return {"/".join(str(key.key) for key in keys): np.ascontiguousarray(leaf, np.float32) for keys, leaf in flat}
 
 
 def _check(clips: Any) -> list[int]:

@@ -287,18 +287,16 @@ def build_index(clips: Any, features: str, neighbours: int, seed: int = 0, weigh
 def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weights: str = "", root: str = "") -> Index:
     """`build_index`, kept in the folder `retrieval` of the prepared sets (`root`: as ``data.root``), by the clips' digest and the settings.
 
-    An index of an encoder is not kept, for a run goes on. A file that is damaged is made again.
+    An index of an encoder is kept by what its networks are: of a run that went on, it is another. A file that is damaged is made again.
     """
     from jaxgan.data.pipeline import data_root
     from jaxgan.files import write_atomic
 
-    if features.startswith("encoder:"):
-        return build_index(clips, features, neighbours, seed, weights)
     _check_features(clips, features)
     settings = (
         VERSION,
         clips.digest,
-        features,
+        "encoder" if features.startswith("encoder:") else features,
         neighbours,
         seed if features in ("random", "oracle") else 0,
         _weights_key(features, weights),
@@ -366,6 +364,10 @@ def _describer(clips: Any, features: str, weights: str) -> Callable[[np.ndarray,
 
 
 def _weights_key(features: str, path: str) -> str:
+    if features.startswith("encoder:"):
+        from jaxgan.generators import digest, open_generator
+
+        return digest(open_generator(features.partition(":")[2]))
     if features != "convnet":
         return ""
     from jaxgan import weights

@@ -133,6 +133,9 @@ def check(command: str, options: Any) -> Path:
     for name in ("batch", "identities", "poses", "frames", "n"):
         if getattr(options, name, 1) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}: give at least 1")
+    for name in ("judge_steps", "probe_steps", "audit_steps"):
+        if getattr(options, name, 0) < 0:
+            raise ValueError(f"--{name} is {getattr(options, name)}: give at least 0")
     if getattr(options, "steps", 2) < 2:
         raise ValueError(f"--steps is {options.steps}: give at least 2, both ends")
     if getattr(options, "along", "both") not in ("both", "identity", "pose"):
@@ -295,6 +298,7 @@ def evaluate(swapper: Swapper, params: Any, clips: Any, options: Evaluate, out: 
     """Trains the judges where they are not there yet, and writes the scores."""
     from jaxgan import judges, swap_scores
 
+    swap_scores.check_audit(clips, options.audit_pairs if options.audit_steps else "clip")
     files.check_writable(out, 2**24, files.Refusal("the scores need", "or name another disk", "name a folder that can be written"))
     known = None
     if options.judge_steps > 0 and swap_scores.drawable(clips):

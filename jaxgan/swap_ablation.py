@@ -16,6 +16,8 @@ from jaxgan.arguments import Parser, configured
 from jaxgan.configure import Experiment
 
 WHOLE = "as it is"
+SEED = 1
+"""Of what the scores draw by chance: that of `jaxgan swap evaluate`."""
 READINGS = ("average", "average_prime", "gamma", "multiplier")
 """What a run of robust disentangling says of itself at its end: the information that T and T' read, and what weighs it down."""
 
@@ -104,7 +106,6 @@ def run(
     """
     from jaxgan import judges as judging
     from jaxgan import report, swap_scores
-    from jaxgan.swap import Evaluate, open_set
     from jaxgan.swapping import open_swapper
     from jaxgan.train import train
 
@@ -117,12 +118,18 @@ def run(
     place = Path(files.local_folder(workdir))
     if place.exists() and not place.is_dir():
         raise FileExistsError(f"--workdir is {workdir}, which is a file: name a folder")
-    data = experiment.data
-    options = Evaluate(str(place), data.source, split, data.count, data.ground, data.root)
+    counts = {"n": n, "judge-steps": judge_steps, "probe-steps": probe_steps, "audit-steps": audit_steps}
+    for name, value in counts.items():
+        if value < (least := int(name == "n")):
+            raise ValueError(f"--{name} is {value}: give at least {least}")
+    sets = {name: _held_out(variant, split) for name, variant in found.items()}
+    for clips in sets.values():
+        swap_scores.check_audit(clips, audit_pairs if audit_steps else "clip")
+        swap_scores.draw_pairs(clips, 1, SEED)
     results: dict[str, Any] = {name: {} for name in found}
-    known: Any = None
+    known: dict[str, Any] = {}
     for seed, name in ((seed, name) for seed in seeds or (None,) for name in found):
-        variant, own = found[name], place / folder(name, seed)
+        variant, clips, own = found[name], sets[name], place / folder(name, seed)
         if seed is not None:
             variant = dataclasses.replace(variant, run=dataclasses.replace(variant.run, seed=seed))
         say(f"{name}: training in {own}")
@@ -130,14 +137,16 @@ def run(
         if ended.step < ended.steps:
             return f"{name}: stopped at step {ended.step:,} of {ended.steps:,}; the same command goes on"
         swapper, params, facts = open_swapper(own)
-        clips = open_set(options, swapper)
-        if known is None and judge_steps > 0 and swap_scores.drawable(clips):
-            known = judging.kept(judges or place, clips, steps=judge_steps, say=say)
-        settings = {"n": n, "seed": options.seed, "probe_steps": probe_steps, "audit_steps": audit_steps, "audit_pairs": audit_pairs}
-        mark = {**settings, "networks": facts["networks"], "set digest": clips.digest}
+        if clips.digest not in known:
+            drawn = judge_steps > 0 and swap_scores.drawable(clips)
+            known[clips.digest] = judging.kept(judges or place, clips, steps=judge_steps, say=say) if drawn else None
+        judge = known[clips.digest]
+        settings = {"n": n, "seed": SEED, "probe_steps": probe_steps, "audit_steps": audit_steps, "audit_pairs": audit_pairs}
+        mark = {**settings, "networks": facts["networks"], "set digest": clips.digest, "version": swap_scores.VERSION}
+        mark["judges"] = None if judge is None else judging.checksum(judge)
         scores = _read(own / "scores.json", mark)
         if scores is None:
-            result = swap_scores.evaluate(swapper, params, clips, known, **settings, facts={**facts, "settings": mark}, say=say)
+            result = swap_scores.evaluate(swapper, params, clips, judge, **settings, facts={**facts, "settings": mark}, say=say)
             scores = swap_scores.plain(result)
             files.write_atomic(own / "scores.json", (json.dumps(scores, indent=1, allow_nan=False) + "\n").encode())
         last = (report.read_metrics(own / "metrics.jsonl") or [{}])[-1]
@@ -150,6 +159,14 @@ def run(
     files.write_atomic(place / "ablation.txt", (text + "\n").encode())
     files.write_atomic(place / "ablation.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
     return f"{text}\n\ntable: {place / 'ablation.txt'}"
+
+
+def _held_out(variant: Experiment, split: str) -> Any:
+    """The clips that a variant is scored on, of its size."""
+    from jaxgan.data import clips as sets
+
+    side = variant.model.side
+    return sets.open_clips(dataclasses.replace(variant.data, split=split), (side, side, 3))
 
 
 def _read(path: Path, mark: dict[str, Any]) -> dict[str, Any] | None:
@@ -202,6 +219,8 @@ def _row(scores: dict[str, Any]) -> dict[str, Any]:
         row["nats drawn"] = scores["audit of drawn codes"]["nats"]
     row |= scores.get("end", {})
     if "verifiability" in scores:
-        row["verifiability"] = scores["verifiability"]["generated"]["score"]
+        for name, column in (("generated", "made"), ("true target", "true")):
+            found = scores["verifiability"][name]
+            row |= {f"verifiability {column}": found["score"], f"residual {column}": found["residual"]}
     row["steps"] = scores["protocol"]["step"]
     return row

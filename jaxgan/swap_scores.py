@@ -23,6 +23,8 @@ from jaxgan.metrics import swap
 from jaxgan.swap_probes import Codes
 from jaxgan.swapping import Swapper
 
+VERSION = 2
+"""Raised when a figure is computed otherwise: kept scores of another version are computed anew."""
 ROWS = ("model", "mean image", "copies x_i", "copies x_j", "truth")
 
 
@@ -75,6 +77,7 @@ def evaluate(
     """
     if tuple(clips.image) != (swapper.size, swapper.size, 3):
         raise ValueError(f"clips of {clips.name} are {tuple(clips.image)}; this system takes images of {swapper.size} px")
+    check_audit(clips, audit_pairs if audit_steps else "clip")
     apply = _Applied(swapper, params, batch)
     protocol = {"set": clips.name, "set digest": clips.digest, "clips": len(clips), "pairs": n, "seed": seed, **(facts or {})}
     result: dict[str, Any] = {"protocol": protocol}
@@ -102,7 +105,10 @@ def evaluate(
     codes, drawn, at = _codes(apply, clips, frames, seed)
     protocol["probed frames"] = len(codes.clip)
     label = codes.clip if clips.identity is None else np.unique(clips.identity, axis=0, return_inverse=True)[1].reshape(-1)[codes.clip]
-    result["retrieval"] = {name: swap.retrieval(getattr(codes, name), label) for name in ("identity", "pose")}
+    several = any(len(np.unique(codes.clip[label == one])) > 1 for one in np.unique(label))
+    apart = codes.clip if several else None
+    result["retrieval"] = {name: swap.retrieval(getattr(codes, name), label, apart=apart) for name in ("identity", "pose")}
+    protocol["retrieval"] = "from other clips" if several else "from the same clip"
     say("probes")
     probed = _probes(codes, drawn, at, clips, probe_steps, seed) if probe_steps else {}
     if probed:
@@ -116,8 +122,15 @@ def evaluate(
     return result
 
 
+def check_audit(clips: Any, pairs: str) -> None:
+    """Raises ValueError where no group has the two clips that pairs of a 'group' need."""
+    if pairs == "group" and len(np.unique(clips.group)) == len(clips):
+        raise ValueError(f"{clips.name}: no two clips are of one group, so the audit has no pairs of two clips: use audit pairs 'clip'")
+
+
 def draw_pairs(clips: Any, n: int, seed: int) -> np.ndarray:
-    """int [n, 4]: clip i, its frame, clip j of another group, its frame.
+    """int [n, 4]: clip i, its frame, clip j of another group, its frame. The poses of the two frames differ, where poses are known: where
+    they do not, the first frame itself is the truth.
 
     Raises:
       ValueError: all clips are of one group.
@@ -132,7 +145,9 @@ def draw_pairs(clips: Any, n: int, seed: int) -> np.ndarray:
     while len(found) < n:
         i, j = (int(k) for k in rng.integers(0, len(clips), 2))
         if group[i] != group[j]:
-            found.append((i, int(rng.integers(0, clips.length(i))), j, int(rng.integers(0, clips.length(j)))))
+            s, t = int(rng.integers(0, clips.length(i))), int(rng.integers(0, clips.length(j)))
+            if clips.pose(i) is None or not np.array_equal(clips.pose(i)[s], clips.pose(j)[t]):
+                found.append((i, s, j, t))
     return np.array(found)
 
 

@@ -160,10 +160,13 @@ def train(
     with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun, position = _begin(experiment, workdir, system, plan, source, mesh, saved, report)
+            changes += _check_schedule(experiment.model, begun, steps)
             for sentence in [*changes, *(f"{sentence}." for sentence in plan.short())]:
                 report.say(sentence)
             if begun >= steps:
-                report.say(f"{workdir}: already finished ({begun} steps, {plan.kimg(begun):g} kimg). Raise run.kimg to go on.")
+                falls = getattr(experiment.model, "steps", 0)
+                further = "Begin another run with run.start to go on." if falls else "Raise run.kimg to go on."
+                report.say(f"{workdir}: already finished ({begun} steps, {plan.kimg(begun):g} kimg). {further}")
                 return Result(begun, steps, "already finished")
             if parallel.is_main():
                 configure.write(experiment, workdir / "config.json")
@@ -185,6 +188,23 @@ def train(
             return Result(reached, steps, "finished")
         report.say(f"Stopped at step {reached} of {steps}; the same command resumes.")
         return Result(reached, steps, "stopped")
+
+
+def _check_schedule(model: Any, begun: int, steps: int) -> list[str]:
+    """What to say where a model's learning rates fall to 0 over other steps than the run has.
+
+    Raises:
+      ValueError: a run that would go on with rates of 0.
+    """
+    falling = getattr(model, "steps", 0)
+    if not falling or falling == steps:
+        return []
+    if steps > begun >= falling:
+        raise ValueError(
+            f"the learning rates have fallen to 0 at step {falling:,} (model.steps), and this run stands at {begun:,}: nothing would move. "
+            "Begin another run from its networks: --workdir ANOTHER --run.start THIS_ONE, with model.steps as many as it has"
+        )
+    return [f"model.steps is {falling:,}, over which the learning rates fall to 0, and the run has {steps:,} steps."]
 
 
 def _begin(

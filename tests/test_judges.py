@@ -32,12 +32,24 @@ def test_a_judged_identity_is_that_of_the_image_and_not_of_its_place_in_the_bloc
     np.testing.assert_array_equal(judges.judge(trained(), images[::-1])["identity"], said["identity"][::-1])
 
 
-def test_judges_come_back_from_their_file_and_not_for_another_set(tmp_path):
+LOW = {"identity": {"hue": 0.97, "mark": 1.0}}
+
+
+def test_judges_come_back_from_their_file_and_not_for_another_set(tmp_path, monkeypatch):
     clips = swap_toy.Clips()
     path = tmp_path / f"judges-{clips.digest[:12]}.safetensors"
     judges.save(trained(), path)
-    again = judges.kept(tmp_path, clips)  # read, not trained
+    said = []
+    again = judges.kept(tmp_path, clips, steps=240, say=said.append)  # read, not trained
+    assert not said
     assert again.about == trained().about and again.columns == trained().columns and again.factors == trained().factors
+    monkeypatch.setattr(
+        judges, "train", lambda clips, steps, say: trained()._replace(about={**trained().about, "steps": steps, "ceiling": LOW})
+    )
+    assert judges.kept(tmp_path, clips, steps=100).about["steps"] == 240  # those that had more steps serve
+    assert judges.kept(tmp_path, clips, steps=241, say=said.append).about["steps"] == 241 == judges.load(path).about["steps"]
+    assert "hue on 97.0%" in said[-1] and "mark" not in said[-1]
+    assert judges.checksum(again) == judges.checksum(trained()) and len(judges.checksum(again)) == 64
     images = clips.frames(0)
     for name, array in judges.judge(trained(), images).items():
         np.testing.assert_array_equal(judges.judge(again, images)[name], array)

@@ -178,6 +178,25 @@ def test_the_table_of_an_ablation_has_a_row_for_each_variant_and_the_floor_and_c
     assert all(name in lines[2] for name in ("nats", "nats drawn", "average")) and "0.1250" in lines[3] and "0.0625" in lines[3]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"split": "tset"}, "no split 'tset'"),
+        ({"n": 0}, "--n is 0"),
+        ({"probe_steps": -1}, "--probe-steps is -1"),
+        ({"audit_pairs": "group"}, "no two clips are of one group"),
+        ({"seeds": [1, 1]}, "a seed is there twice"),
+    ],
+)
+def test_an_ablation_that_could_not_be_scored_is_refused_before_it_is_trained(words, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXGAN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("jaxgan.train.train", lambda *a, **k: pytest.fail("trained"))
+    card = configure.load_config(Path(__file__).parents[1] / "configs" / "robust_disentangling_figures32.py", "tiny")
+    with pytest.raises(ValueError, match=said):
+        swap_ablation.run(card, ["auxiliary=False"], tmp_path / "out", **words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_of_several_seeds_are_their_mean_and_spread():
     runs = {}
     for seed, (psnr, error) in enumerate([(20.0, 0.25), (21.0, 0.5), (25.0, 0.75)]):

@@ -119,6 +119,22 @@ def test_clips_of_another_size_and_clips_of_one_group_are_refused():
         swap_scores.draw_pairs(other, 4, 0)
 
 
+def test_no_pair_has_the_truth_of_its_swap_as_its_first_image():
+    toys = clips()
+    pairs = swap_scores.draw_pairs(toys, 300, 0)
+    assert all((toys.pose(i)[s] != toys.pose(j)[t]).any() and toys.group[i] != toys.group[j] for i, s, j, t in pairs)
+    here, _, truth, _ = swap_scores.swaps(toys, pairs)
+    assert np.isfinite(swap_scores.swap_figures(here, truth, np.ones(truth.shape[:3], bool))["PSNR"])
+
+
+def test_an_audit_whose_estimator_only_learns_by_heart_finds_nothing_and_says_so():
+    rng = np.random.default_rng(0)
+    clip = np.repeat(np.arange(12), 2).astype(np.int32)
+    own, noise = rng.normal(size=(12, 40))[clip].astype(np.float32), rng.normal(size=(24, 40)).astype(np.float32)
+    found = swap_probes.audit(swap_probes.Codes(own, noise, clip), steps=200, width=64, rate=1e-2)
+    assert found == {"nats": 0.0, "train nats": 0.0, "loss": pytest.approx(np.log(2)), "step": 0}
+
+
 def test_the_audit_finds_nothing_in_independent_codes_and_much_in_codes_of_one_clip():
     rng = np.random.default_rng(0)
     clip = np.repeat(np.arange(150), 4).astype(np.int32)

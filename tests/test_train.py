@@ -112,6 +112,19 @@ def test_a_finished_run_says_so_and_changes_nothing(toy: Any, whole: Path, capsy
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.is_file()} == before
 
 
+def test_a_schedule_of_another_length_is_said_and_none_goes_on_at_rates_of_zero():
+    from types import SimpleNamespace
+
+    from jaxgan.train import _check_schedule
+
+    assert _check_schedule(SimpleNamespace(steps=40), 0, 40) == _check_schedule(SimpleNamespace(steps=0), 30, 40) == []
+    assert _check_schedule(SimpleNamespace(), 0, 40) == _check_schedule(SimpleNamespace(steps=40), 40, 40) == []
+    assert "model.steps is 60" in _check_schedule(SimpleNamespace(steps=60), 0, 40)[0]
+    assert "the run has 40 steps" in _check_schedule(SimpleNamespace(steps=30), 10, 40)[0]
+    with pytest.raises(ValueError, match=r"fallen to 0 at step 30 .* stands at 30.*--run.start"):
+        _check_schedule(SimpleNamespace(steps=30), 30, 40)
+
+
 def test_the_console_has_one_line_per_log_with_everything_in_it(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train(toy.experiment(), tmp_path / "run", stop_after_steps=10)
     out = capsys.readouterr().out

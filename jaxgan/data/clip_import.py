@@ -22,6 +22,7 @@ import numpy as np
 from jaxgan.data import folders, tracks
 from jaxgan.data.clips import Clips
 from jaxgan.data.folders import Rejected, Settings
+from jaxgan.data.frames import Frames
 
 LENGTH = 16
 """Frames of a clip where nobody says."""
@@ -260,7 +261,10 @@ def _videos(source: Path, settings: Settings, stride: int, boxes) -> dict[str, V
             images = _images(source, name, files[name][::stride], settings)
             if not files[name]:
                 images = itertools.islice(images, 0, None, stride)
-            yield "", 0, np.stack([folders.framed(image, settings) for image in images])
+            whole = Frames()
+            for image in images:
+                whole.append(folders.framed(image, settings))
+            yield "", 0, whole.stacked()
             return
         if name not in found:
             raise Rejected("there are no boxes of it")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgan.data.folders import Rejected, Settings
+from jaxgan.data.frames import MEMORY_BYTES, Frames
 
 COLUMNS = ("frame", "track", "x", "y", "w", "h")
 """frame: from 0; track: any word; x, y: the upper left corner, w, h: the size, in pixels of the video, fractions too."""
@@ -99,7 +100,7 @@ def cut_out(
     `images`: all frames of the video, PIL images of one size. Raises ValueError for a box outside of the image or behind the video's end.
     """
     ways: list[np.ndarray] = []
-    cuts: list[list[np.ndarray]] = [[] for _ in tracks]
+    cuts = [Frames(MEMORY_BYTES // max(1, len(tracks))) for _ in tracks]
     size, count = None, 0
     for count, image in enumerate(images, 1):
         if size is None:
@@ -117,7 +118,7 @@ def cut_out(
                 cut.append(_square(image, way[at], settings))
     check_end(tracks, count, video)
     for track, way, cut in zip(tracks, ways, cuts, strict=True):
-        yield track, _too_small(way, settings) or np.stack(cut)
+        yield track, _too_small(way, settings) or cut.stacked()
 
 
 def check_end(tracks: list[Track], count: int, video: str) -> None:

@@ -22,7 +22,8 @@ class Triplets:
 
     features: str = "hog"
     """What neighbours are near in: 'hog', 'convnet' (VGG-16), 'encoder:WORKDIR'; for comparison 'rgb', 'luminance', 'random', 'oracle'
-    (true poses), and 'none': the pose image is the target itself."""
+    (true poses), and 'none': the pose image is the target itself. An encoder is that of another run, as it is at the start: let that run
+    be at its end, for a run goes on bitwise only with the same neighbours. It is not renewed while this run learns."""
     neighbours: int = 8
     """Nearest frames looked at for each target."""
     gap_min: int = 2

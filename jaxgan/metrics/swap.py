@@ -124,7 +124,7 @@ def r2(truth: Any, predicted: Any) -> np.ndarray:
         return np.where(total > 0, 1 - np.square(truth - predicted).sum(0) / total, np.nan)
 
 
-def retrieval(codes: Any, labels: Any, ranks: Sequence[int] = RANKS, block: int = 512) -> dict[str, float]:
+def retrieval(codes: Any, labels: Any, ranks: Sequence[int] = RANKS, block: int = 512, apart: Any = None) -> dict[str, float]:
     """Does the nearest code belong to the same label? Mean average precision and cumulative matching by Euclidean distance.
 
     Every code is a query against all others; the query itself is left out, and queries whose label no other code has do not count.
@@ -134,6 +134,8 @@ def retrieval(codes: Any, labels: Any, ranks: Sequence[int] = RANKS, block: int 
       labels: int [N].
       ranks: of the cumulative matching characteristic.
       block: queries compared at once.
+      apart: int [N], for instance the clip of each image: a query is not compared with images of its own part, whose likeness may be of
+        the moment and not of the label.
 
     Returns:
       'map', 'top1', 'top2', ... in [0, 1], and 'queries'.
@@ -144,14 +146,15 @@ def retrieval(codes: Any, labels: Any, ranks: Sequence[int] = RANKS, block: int 
     codes, labels = np.asarray(codes, np.float64), np.asarray(labels)
     if codes.ndim != 2 or labels.shape != codes.shape[:1]:
         raise ValueError(f"codes {codes.shape} and labels {labels.shape}: give [N, d] and [N]")
+    apart = np.arange(len(codes)) if apart is None else np.asarray(apart)
     precisions, firsts = [], []
     squares = np.square(codes).sum(1)
     for start in range(0, len(codes), block):
         rows = np.arange(start, min(start + block, len(codes)))
         distances = squares[rows, None] + squares[None] - 2 * codes[rows] @ codes.T
-        distances[np.arange(len(rows)), rows] = np.inf  # the query sorts last and is cut off
-        order = np.argsort(distances, 1, kind="stable")[:, :-1]
-        hits = labels[order] == labels[rows, None]
+        distances[apart[rows, None] == apart[None]] = np.inf  # they sort last, and are no hits
+        order = np.argsort(distances, 1, kind="stable")
+        hits = (labels[order] == labels[rows, None]) & (apart[order] != apart[rows, None])
         hits = hits[hits.any(1)]
         share = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
         precisions.append((share * hits).sum(1) / hits.sum(1))

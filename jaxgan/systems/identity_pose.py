@@ -96,7 +96,8 @@ class Config:
     clip: float = 5.0
     """Largest norm of the gradient of generator and encoders."""
     ema: float = 0.999
-    """Decay per step of the averaged generator and encoders."""
+    """Decay per step of the averaged generator and encoders, reached from 0.1 as (1 + step) / (10 + step): a short run's average would
+    otherwise hold much of its random beginning."""
     triplets: Triplets = Triplets()
     """How pose images are found."""
 
@@ -108,7 +109,7 @@ class Config:
             )
         if self.grid not in (2, 4):
             raise ValueError(f"grid is {self.grid}: give 2 or 4")
-        if self.read % self.heads:
+        if self.heads < 1 or self.read % self.heads:
             raise ValueError(f"read {self.read} does not divide into {self.heads} heads")
         if self.scales not in (1, 2) or self.side >> (self.scales - 1 + len(self.judge)) < 1:
             raise ValueError(
@@ -165,8 +166,10 @@ def system(config: Config) -> System:
         return State(jnp.zeros((), jnp.int32), params, init_opt(make_players(config, 0.0), params), model, ema, frozen)
 
     def step(state: State, batch: Any, key: jax.Array) -> tuple[State, dict[str, Any]]:
-        players = make_players(config, ramp(config, state.step), normalisation)
-        return play(players, prepare=lambda batch, key: on_device(config, batch, key), ema_decay=config.ema)(state, batch, key)
+        players = make_players(config, ramp(config, state.step), normalisation, state.step)
+        done = state.step.astype(jnp.float32)
+        decay = jnp.minimum(config.ema, (1.0 + done) / (10.0 + done))
+        return play(players, prepare=lambda batch, key: on_device(config, batch, key), ema_decay=decay)(state, batch, key)
 
     def translate(state: State, images: jax.Array) -> jax.Array:
         params, images = {**state.params, **state.ema}, to_float(images)
@@ -184,6 +187,7 @@ def system(config: Config) -> System:
         prepare=lambda stacked, rng: {"image": stacked["image"], "gap": stacked["gap"]},
         owns={name: player.owns for name, player in make_players(config, 0.0).items()},
         translate=translate,
+        check=check_batch,
         reads=Reads(lambda data: open_source(config, data), lambda n: blank(side, n), swap_progress.held(side)),
     )
 
@@ -206,6 +210,12 @@ def read_vgg() -> tuple[dict[str, Any], str]:
     from jaxgan import weights
 
     return vgg.params(weights.load("vgg16")), weights.about("vgg16")["preprocessing"]
+
+
+def check_batch(batch: int) -> None:
+    """Raises ValueError for a batch in which no triplet has another's pose image beside it."""
+    if batch < 2:
+        raise ValueError(f"run.batch = {batch}: each identity is also judged in the pose of another triplet; use at least 2")
 
 
 def to_float(images: jax.Array) -> jax.Array:
@@ -264,8 +274,10 @@ def make_parts(config: Config, normalisation: str = "signed") -> terms.Parts:
     )
 
 
-def make_players(config: Config, rising: jax.Array | float, normalisation: str = "signed") -> dict[str, Player]:
-    """'phi', 'D' and 'G', in the order in which they move; ``rising``: the present part of the weight of pixel verification."""
+def make_players(config: Config, rising: jax.Array | float, normalisation: str = "signed", done: jax.Array | int = 0) -> dict[str, Player]:
+    """'phi', 'D' and 'G', in the order in which they move; ``rising``: the present part of the weight of pixel verification; ``done``: the
+    steps so far. The averages of what real targets reach are means of the first hundred steps, and decay by 0.99 from then on."""
+    newest = 1.0 / jnp.minimum(jnp.asarray(done, jnp.float32) + 1.0, 100.0)
     parts = make_parts(config, normalisation)
     weights = {"rec": config.w_rec, "perc": config.w_perc, "self_rec": config.w_rec, "self_perc": config.w_perc, "adv": config.w_adv}
     weights |= {"pv": config.w_pv * rising, "dis_pose": config.w_dis, "dis_id": config.w_dis, "back": config.w_back}
@@ -273,7 +285,7 @@ def make_players(config: Config, rising: jax.Array | float, normalisation: str =
     def phi_loss(own, params, model, batch, key):
         value, right = pvm.embedding_loss(own["phi"], batch["target"], batch["identity"], batch["pose"], factor=config.grid)
         now = {"rho": right.residual.mean(), "v": right.score.mean()}
-        moved = {name: 0.99 * model["phi"][name] + 0.01 * lax.stop_gradient(now[name]) for name in now}
+        moved = {name: model["phi"][name] + newest * (lax.stop_gradient(now[name]) - model["phi"][name]) for name in now}
         return value, ({**model, "phi": moved}, {f"real/{name}": now[name] for name in now})
 
     def d_loss(own, params, model, batch, key):

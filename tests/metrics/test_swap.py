@@ -109,6 +109,22 @@ def test_retrieval_is_a_loop_over_sorted_distances_without_the_query_itself():
         assert found[f"top{rank}"] == pytest.approx(np.mean(np.array(firsts) <= rank))
 
 
+def test_a_query_is_not_compared_with_images_of_its_own_part():
+    rng = np.random.default_rng(4)
+    labels, part = np.repeat(np.arange(6), 8), np.repeat(np.arange(12), 4)
+    codes = rng.normal(size=(12, 3))[part] + 0.01 * rng.normal(size=(48, 3))  # alike within a part, and nothing else
+    assert swap.retrieval(codes, labels)["top1"] == 1
+    precisions, firsts = [], []
+    for q in range(48):
+        others = [i for i in range(48) if part[i] != part[q]]
+        others.sort(key=lambda i: np.linalg.norm(codes[i] - codes[q]))
+        right = [rank for rank, i in enumerate(others, 1) if labels[i] == labels[q]]
+        precisions.append(np.mean([(k + 1) / rank for k, rank in enumerate(right)]))
+        firsts.append(right[0])
+    found = swap.retrieval(codes, labels, block=7, apart=part)
+    assert found["map"] == pytest.approx(np.mean(precisions)) and found["top1"] == np.mean(np.array(firsts) <= 1) < 0.6
+
+
 def test_retrieval_of_codes_that_are_their_identity_is_perfect_and_singles_are_refused():
     labels = np.repeat(np.arange(5), 3)
     found = swap.retrieval(np.eye(5)[labels], labels)

@@ -236,6 +236,7 @@ def test_the_rate_is_constant_for_half_of_the_run_and_falls_to_nothing():
         ({"side": 32}, r"side 32 with 2 widths.*16 for 2"),
         ({"grid": 3}, "grid is 3"),
         ({"read": 9}, "read 9"),
+        ({"heads": 0}, "into 0 heads"),
         ({"scales": 3}, "scales 3"),
         ({"pv_ramp": (5, 5)}, "pv_ramp"),
         ({"w_pv": -1.0}, "w_pv is -1.0"),
@@ -245,6 +246,27 @@ def test_the_rate_is_constant_for_half_of_the_run_and_falls_to_nothing():
 def test_settings_that_cannot_work_are_named(changes, text):
     with pytest.raises(ValueError, match=text):
         dataclasses.replace(CONFIG, **changes)
+
+
+def test_a_batch_of_one_has_no_other_pose_and_is_refused():
+    with pytest.raises(ValueError, match="run.batch = 1"):
+        CONFIG.system().check(1)
+
+
+def test_averages_are_means_at_first_and_decay_at_their_rate_in_the_long_run():
+    """The rates as the docstrings give them, followed with numbers in place of networks."""
+    values = np.random.default_rng(0).normal(size=150)
+    average = 0.0
+    for done, value in enumerate(values):
+        average += (value - average) / min(done + 1, 100)
+        if done == 99:
+            assert average == pytest.approx(values[:100].mean())
+    model = {"phi": {"rho": jnp.float32(average), "v": jnp.float32(1)}}
+    for done, share in ((0, 1.0), (99, 0.01), (150, 0.01), (10_000, 0.01)):
+        phi = identity_pose.make_players(CONFIG, 0.0, done=done)["phi"]
+        state, batch = filled(CONFIG), identity_pose.on_device(CONFIG, triplets(), jax.random.key(0))
+        _, (moved, log) = phi.loss({"phi": state.params["phi"]}, state.params, {**state.model, **model}, batch, None)
+        assert moved["phi"]["rho"] == pytest.approx(average + share * (float(log["real/rho"]) - average), rel=1e-4)
 
 
 def test_there_are_three_sizes():
@@ -270,15 +292,16 @@ def test_a_step_moves_every_network_and_follows_real_residuals(stepped):
     for name, tree in before.params.items():
         assert any((old != new).any() for old, new in zip(jax.tree.leaves(tree), jax.tree.leaves(state.params[name]), strict=True)), name
     assert all(vector.all() for vector in info["finite"].values())
-    assert state.model["phi"]["rho"] == pytest.approx(0.99 * 0.05 + 0.01 * info["real/rho"], rel=1e-5)
-    assert state.model["phi"]["v"] == pytest.approx(0.99 * 0.9 + 0.01 * info["real/v"], rel=1e-5)
+    # the second step: the mean of two; its average has the decay (1 + 1) / (10 + 1)
+    assert state.model["phi"]["rho"] == pytest.approx((0.05 + info["real/rho"]) / 2, rel=1e-5)
+    assert state.model["phi"]["v"] == pytest.approx((0.9 + info["real/v"]) / 2, rel=1e-5)
     weights = {"rec": 10, "self_rec": 10, "perc": 10, "self_perc": 10, "adv": 1, "pv": 2.5, "dis_pose": 1, "dis_id": 1, "back": 1}
     assert info["loss/G"] == pytest.approx(sum(weight * info[f"term/{name}"] for name, weight in weights.items()), rel=1e-4)
     for name in identity_pose.MOVED:
         for old, new, mean in zip(
             *(jax.tree.leaves(tree) for tree in (before.ema[name], state.params[name], state.ema[name])), strict=True
         ):
-            np.testing.assert_allclose(mean, old + 0.001 * (new - old), atol=1e-6)
+            np.testing.assert_allclose(mean, old + 9 / 11 * (new - old), atol=1e-6)
 
 
 @pytest.mark.slow
