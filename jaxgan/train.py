@@ -15,22 +15,14 @@ import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgan import checkpoint, configure, files, parallel, timing
+from jaxgan import checkpoint, configure, files, parallel, run_checks, timing
 from jaxgan.data import pipeline
 from jaxgan.probes import Probes
 from jaxgan.report import Report, duration
 from jaxgan.stages import Plan, open_data
 from jaxgan.stages import batch_shapes as batch_shapes
 from jaxgan.stopping import Stop
-from jaxgan.system import State, System, leaf_names
-
-MAY_CHANGE = frozenset(
-    {
-        *("run.kimg", "run.log_every", "run.save_every", "run.sample_every", "run.samples", "run.keep", "run.mesh", "data.root"),
-        *("run.probes", "run.probe_every", "run.probe_images", "run.probe_segmenter"),
-    }
-)
-"""Fields that may differ when a run is resumed: they change how long, how often and where, never what a step computes."""
+from jaxgan.system import State, System
 
 # Keys beside those of the steps, which are folded from 0, 1, 2, ...
 _INIT_KEY, _SAMPLE_KEY = 2**32 - 1, 2**32 - 2
@@ -60,49 +52,6 @@ def step_function(system: System, seed: int) -> Callable[[State, Mapping[str, An
         return system.step(state, batch, jax.random.fold_in(jax.random.key(seed), state.step))
 
     return step
-
-
-def _check_run(run: configure.Run) -> None:
-    counts = {"log_every": 0, "save_every": 0, "sample_every": 0, "samples": 0, "keep": 1, "seed": 0, "probe_every": 0, "probe_images": 1}
-    for name, least in {"batch": 1, **counts}.items():
-        if getattr(run, name) < least:
-            raise ValueError(f"run.{name} = {getattr(run, name)}: give at least {least}")
-    if not (run.kimg > 0 and np.isfinite(run.kimg)):
-        raise ValueError(f"run.kimg = {run.kimg}: give a number above 0")
-
-
-def _check_config(experiment: configure.Experiment, workdir: epath.Path, saved: checkpoint.Checkpoints) -> list[str]:
-    """Compares with the workdir's own configuration; the sentences say which fields changed and may."""
-    path = workdir / "config.json"
-    if not path.exists():
-        if saved.steps():
-            raise ValueError(f"{workdir} has checkpoints but no config.json, so what they belong to cannot be told: choose a new workdir")
-        return []
-    changed = configure.differences(configure.read(path), experiment)
-    refused = [entry for entry in changed if entry[0] not in MAY_CHANGE]
-    if refused:
-        listed = "; ".join(f"{name} is {there!r} there and {here!r} here" for name, there, here in refused)
-        raise ValueError(f"{workdir} holds another run: {listed}. Continue it with its own settings, or choose a new workdir")
-    return [f"{name} was {there!r} and is {here!r} from now on." for name, there, here in changed]
-
-
-def _check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: State, system: System, saved: checkpoint.Checkpoints) -> None:
-    """Raises where a loss or a gradient of the steps since the last check was not finite; empties the list."""
-    vectors = jax.device_get([finite for _, finite in waiting])
-    for (step, _), finite in zip(waiting, vectors, strict=True):
-        for player, vector in finite.items():
-            bad = np.flatnonzero(~np.asarray(vector, bool))
-            if bad.size:
-                names = leaf_names(state.params, system.owns[player])
-                what = ["the loss" if names[i] == "loss" else f"the gradient of {names[i]}" for i in bad[:3]]
-                more = f" and {bad.size - 3} more" if bad.size > 3 else ""
-                saved.wait()
-                kept = f"the last checkpoint, step {saved.steps()[-1]}, is from before it" if saved.steps() else "nothing was saved"
-                raise FloatingPointError(
-                    f"step {step}, player {player}: {', '.join(what)}{more} is not finite. The run stopped; {kept}. "
-                    "Lower the learning rate, compute in float32, or look at that step's data"
-                )
-    waiting.clear()
 
 
 def _networks_from(start: str, state: State, mesh: Any) -> tuple[State, str]:
@@ -142,14 +91,14 @@ def train(
     """
     decided = parallel.start()
     run, workdir = experiment.run, epath.Path(workdir)
-    _check_run(run)
+    run_checks.check_run(run)
     mesh = parallel.make_mesh(run.mesh)
     system: System = experiment.model.system()
     plan = Plan(system, run, mesh)
     steps = plan.steps
     report = Report(workdir, steps=steps, batch=run.batch, quiet=quiet, main=parallel.is_main(), images=plan.images)
     saved = checkpoint.Checkpoints(workdir / "checkpoints", keep=run.keep, say=report.say)
-    changes = _check_config(experiment, workdir, saved)
+    changes = run_checks.check_config(experiment, workdir, saved)
     if trace is not None and not 1 <= trace[0] <= trace[1]:
         raise ValueError(f"trace {trace}: give the first and the last step, with 1 <= first <= last")
     if stop_after_steps is not None and stop_after_steps < 1:
@@ -160,7 +109,7 @@ def train(
     with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun, position = _begin(experiment, workdir, system, plan, source, mesh, saved, report)
-            changes += _check_schedule(experiment.model, begun, steps)
+            changes += run_checks.check_schedule(experiment.model, begun, steps)
             for sentence in [*changes, *(f"{sentence}." for sentence in plan.short())]:
                 report.say(sentence)
             if begun >= steps:
@@ -188,23 +137,6 @@ def train(
             return Result(reached, steps, "finished")
         report.say(f"Stopped at step {reached} of {steps}; the same command resumes.")
         return Result(reached, steps, "stopped")
-
-
-def _check_schedule(model: Any, begun: int, steps: int) -> list[str]:
-    """What to say where a model's learning rates fall to 0 over other steps than the run has.
-
-    Raises:
-      ValueError: a run that would go on with rates of 0.
-    """
-    falling = getattr(model, "steps", 0)
-    if not falling or falling == steps:
-        return []
-    if steps > begun >= falling:
-        raise ValueError(
-            f"the learning rates have fallen to 0 at step {falling:,} (model.steps), and this run stands at {begun:,}: nothing would move. "
-            "Begin another run from its networks: --workdir ANOTHER --run.start THIS_ONE, with model.steps as many as it has"
-        )
-    return [f"model.steps is {falling:,}, over which the learning rates fall to 0, and the run has {steps:,} steps."]
 
 
 def _begin(
@@ -313,7 +245,7 @@ def _loop(
             drawing = due(run.sample_every, step) or step == steps
             probing = probes is not None and (due(run.probe_every, step) or step == steps)
             if logging or saving or probing or step == until or len(waiting) >= _CHECK_AT_LEAST:
-                _check_finite(waiting, state, system, saved)
+                run_checks.check_finite(waiting, state, system, saved)
             measured: dict[str, float] = {}
             if probing:
                 jax.block_until_ready(state.step)
@@ -379,7 +311,7 @@ def dry_run(experiment: configure.Experiment) -> str:
       ValueError: as ``train``.
     """
     run = experiment.run
-    _check_run(run)
+    run_checks.check_run(run)
     mesh = parallel.make_mesh(run.mesh)
     system: System = experiment.model.system()
     plan = Plan(system, run, mesh)
