@@ -129,6 +129,9 @@ class System(NamedTuple):
     """``verify(state)`` raises ValueError where a state that was read does not belong to the files that this system has read: another
     generator lies where that of its encoder was. It is asked of every state that comes from a checkpoint."""
 
+    begin: Callable[[State], State] | None = None
+    """``begin(state)``: the state of ``init`` with what a run takes from elsewhere in its place, before step 0. A run that goes on from a
+    checkpoint is not asked: that holds it. None: nothing comes from elsewhere."""
     reads: Reads | None = None
     """What the run reads in the place of images from a source; ``records`` is then 1, and ``prepare`` is given the stacked samples."""
 

@@ -165,6 +165,8 @@ def _begin(
         report.say(f"Resumed at step {found.step} from {workdir / 'checkpoints' / str(found.step)}.")
         return found.state, found.step, found.position
     state = initial()
+    if system.begin is not None:
+        state = parallel.replicate(system.begin(state), mesh)
     if run.start:
         state, sentence = _networks_from(run.start, state, mesh)
         system.verify(state)

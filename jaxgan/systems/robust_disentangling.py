@@ -83,7 +83,7 @@ class Config:
     maxinfo_alpha: bool = True
     """The identity decoder also moves the identity encoder, and its target is the first image; False: neither, and the second."""
     e_alpha: Literal["joint", "frozen"] = "joint"
-    """'frozen': the identity encoder of ``e_alpha_from``, which is not moved."""
+    """'frozen': the identity encoder of ``e_alpha_from``, which is not moved; a new run begins with it (``System.begin``)."""
     e_alpha_from: str = ""
     """For 'frozen': a workdir of this system with networks of the same sizes."""
     perceptual: Literal["none", "vgg"] = "none"
@@ -147,8 +147,6 @@ def system(config: Config) -> System:
 
     def init(key):
         params = networks.init(key)
-        if config.e_alpha == "frozen":
-            params["E_alpha"] = given_encoder(config, params["E_alpha"])
         ema = {name: params[name] for name in AVERAGED} if config.ema > 0 else {}
         model = {name: {} for name in params} | {
             "T": {"multiplier": jnp.zeros(()), "average": jnp.zeros(()), "updates": jnp.zeros((), jnp.int32)},
@@ -157,6 +155,11 @@ def system(config: Config) -> System:
         frozen = {"vgg": given_vgg(config)} if config.perceptual == "vgg" else {}
         # the copy keeps a donated state from holding one buffer twice
         return State(jnp.zeros((), jnp.int32), params, init_opt(players, params), model, jax.tree.map(jnp.copy, ema), frozen)
+
+    def begin(state):
+        given = {"E_alpha": given_encoder(config, state.params["E_alpha"])}
+        # the copy keeps a donated state from holding one buffer twice
+        return state._replace(params=state.params | given, ema=state.ema and state.ema | jax.tree.map(jnp.copy, given))
 
     def step(state, batch, key):
         return simultaneous_step(networks, players, state, batch, key)
@@ -172,6 +175,7 @@ def system(config: Config) -> System:
         owns={name: player.owns for name, player in players.items()},
         translate=lambda state, images: rows(networks, {**state.params, **state.ema}, images),
         check=check_batch,
+        begin=begin if config.e_alpha == "frozen" else None,
         reads=Reads(lambda data: open_source(config, data), lambda n: blank(config, n), swap_progress.held(config.side)),
     )
 

@@ -342,12 +342,19 @@ def test_an_interrupted_run_ends_as_the_uninterrupted_one_and_its_identity_encod
     assert {"model/T/multiplier", "model/T_prime/gamma", "ema/E_pi/out/kernel"} <= set(whole)
     assert set(whole) == set(cut) and all((whole[name] == cut[name]).all() for name in whole)
     frozen = dataclasses.replace(experiment.model, e_alpha="frozen", e_alpha_from=str(tmp_path / "whole"))
-    train(dataclasses.replace(experiment, model=frozen), tmp_path / "frozen", quiet=True)
+    train(dataclasses.replace(experiment, model=frozen), tmp_path / "frozen", quiet=True, stop_after_steps=3)
+    (tmp_path / "whole").rename(tmp_path / "moved")  # the run has its encoder in its own checkpoint
+    assert train(dataclasses.replace(experiment, model=frozen), tmp_path / "frozen", quiet=True) == Result(6, 6, "finished")
+    with pytest.raises(FileNotFoundError, match="whole does not exist"):
+        train(dataclasses.replace(experiment, model=frozen), tmp_path / "another", quiet=True)
+    assert not (tmp_path / "another" / "config.json").exists()
+    (tmp_path / "moved").rename(tmp_path / "whole")
     later = leaves(tmp_path / "frozen")
     encoder = [name for name in later if name.startswith("params/E_alpha/")]
     assert encoder and all((later[name] == whole["ema" + name[6:]]).all() for name in encoder)
+    other = robust.system(dataclasses.replace(frozen, code=4))
     with pytest.raises(ValueError, match="other sizes"):
-        jax.eval_shape(robust.system(dataclasses.replace(frozen, code=4)).init, jax.random.key(0))
+        other.begin(jax.eval_shape(other.init, jax.random.key(0)))
 
 
 def test_a_run_reads_pairs_of_frames_of_one_clip_and_its_blanks_are_like_them():
