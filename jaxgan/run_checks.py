@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -46,21 +45,20 @@ def check_config(experiment: configure.Experiment, workdir: epath.Path, saved: c
     return [f"{name} was {there!r} and is {here!r} from now on." for name, there, here in changed]
 
 
-def check_schedule(model: Any, begun: int, steps: int) -> list[str]:
-    """What to say where a model's learning rates fall to 0 over other steps than the run has.
+def check_schedule(falls: int, begun: int, steps: int) -> list[str]:
+    """What to say where the learning rates fall to 0 (``System.falls``) over other steps than the run has.
 
     Raises:
       ValueError: a run that would go on with rates of 0.
     """
-    falling = getattr(model, "steps", 0)
-    if not falling or falling == steps:
+    if not falls or falls == steps:
         return []
-    if steps > begun >= falling:
+    if steps > begun >= falls:
         raise ValueError(
-            f"the learning rates have fallen to 0 at step {falling:,} (model.steps), and this run stands at {begun:,}: nothing would move. "
+            f"the learning rates have fallen to 0 at step {falls:,} (model.steps), and this run stands at {begun:,}: nothing would move. "
             "Begin another run from its networks: --workdir ANOTHER --run.start THIS_ONE, with model.steps as many as it has"
         )
-    return [f"model.steps is {falling:,}, over which the learning rates fall to 0, and the run has {steps:,} steps."]
+    return [f"model.steps is {falls:,}, over which the learning rates fall to 0, and the run has {steps:,} steps."]
 
 
 def check_finite(waiting: list[tuple[int, Mapping[str, jax.Array]]], state: State, system: System, saved: checkpoint.Checkpoints) -> None:

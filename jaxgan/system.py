@@ -129,6 +129,8 @@ class System(NamedTuple):
     """``verify(state)`` raises ValueError where a state that was read does not belong to the files that this system has read: another
     generator lies where that of its encoder was. It is asked of every state that comes from a checkpoint."""
 
+    falls: int = 0
+    """Steps at whose end the learning rates have fallen to 0, so that no further step moves a network; 0: they do not fall to 0."""
     begin: Callable[[State], State] | None = None
     """``begin(state)``: the state of ``init`` with what a run takes from elsewhere in its place, before step 0. A run that goes on from a
     checkpoint is not asked: that holds it. None: nothing comes from elsewhere."""

@@ -109,12 +109,11 @@ def train(
     with jax.set_mesh(mesh), Stop() as stop:
         try:
             state, begun, position = _begin(experiment, workdir, system, plan, source, mesh, saved, report)
-            changes += run_checks.check_schedule(experiment.model, begun, steps)
+            changes += run_checks.check_schedule(system.falls, begun, steps)
             for sentence in [*changes, *(f"{sentence}." for sentence in plan.short())]:
                 report.say(sentence)
             if begun >= steps:
-                falls = getattr(experiment.model, "steps", 0)
-                further = "Begin another run with run.start to go on." if falls else "Raise run.kimg to go on."
+                further = "Begin another run with run.start to go on." if system.falls else "Raise run.kimg to go on."
                 report.say(f"{workdir}: already finished ({begun} steps, {plan.kimg(begun):g} kimg). {further}")
                 return Result(begun, steps, "already finished")
             if parallel.is_main():

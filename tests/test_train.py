@@ -113,16 +113,14 @@ def test_a_finished_run_says_so_and_changes_nothing(toy: Any, whole: Path, capsy
 
 
 def test_a_schedule_of_another_length_is_said_and_none_goes_on_at_rates_of_zero():
-    from types import SimpleNamespace
-
     from jaxgan.run_checks import check_schedule
 
-    assert check_schedule(SimpleNamespace(steps=40), 0, 40) == check_schedule(SimpleNamespace(steps=0), 30, 40) == []
-    assert check_schedule(SimpleNamespace(), 0, 40) == check_schedule(SimpleNamespace(steps=40), 40, 40) == []
-    assert "model.steps is 60" in check_schedule(SimpleNamespace(steps=60), 0, 40)[0]
-    assert "the run has 40 steps" in check_schedule(SimpleNamespace(steps=30), 10, 40)[0]
+    assert check_schedule(40, 0, 40) == check_schedule(0, 30, 40) == []
+    assert check_schedule(0, 0, 40) == check_schedule(40, 40, 40) == []
+    assert "model.steps is 60" in check_schedule(60, 0, 40)[0]
+    assert "the run has 40 steps" in check_schedule(30, 10, 40)[0]
     with pytest.raises(ValueError, match=r"fallen to 0 at step 30 .* stands at 30.*--run.start"):
-        check_schedule(SimpleNamespace(steps=30), 30, 40)
+        check_schedule(30, 30, 40)
 
 
 def test_the_console_has_one_line_per_log_with_everything_in_it(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

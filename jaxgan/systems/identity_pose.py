@@ -188,6 +188,7 @@ def system(config: Config) -> System:
         owns={name: player.owns for name, player in make_players(config, 0.0).items()},
         translate=translate,
         check=check_batch,
+        falls=config.steps,
         reads=Reads(lambda data: open_source(config, data), lambda n: blank(side, n), swap_progress.held(side)),
     )
 

@@ -175,6 +175,7 @@ def system(config: Config) -> System:
         owns={name: player.owns for name, player in players.items()},
         translate=lambda state, images: rows(networks, {**state.params, **state.ema}, images),
         check=check_batch,
+        falls=config.steps,
         begin=begin if config.e_alpha == "frozen" else None,
         reads=Reads(lambda data: open_source(config, data), lambda n: blank(config, n), swap_progress.held(config.side)),
     )

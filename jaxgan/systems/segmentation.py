@@ -146,6 +146,7 @@ def system(config: Config) -> System:
         owns={name: player.owns for name, player in players.items()},
         labels=True,
         translate=translate,
+        falls=0 if config.schedule == "constant" else config.steps,
     )
 
 
