@@ -7,7 +7,9 @@ Command:    jaxgan train configs/robust_disentangling_sprites.py --workdir runs/
             FOLDER holds the layers of the characters (sprites_components.npz, sprites_split.npz).
 Hardware:   1 GPU.
 Expected:   information within epsilon +- 0.1, average_prime - average below 0.05, multiplier and gamma settled at the end.
-Measured:   not run yet.
+Measured:   not at this size. With --model.widths 8 16 32 64 64 --model.code 32 --model.estimator 128 --model.lr 6e-4 --model.warmup 200
+            --model.steps 2000 --run.batch 16 --run.kimg 32 (11 CPU-minutes of one core): MSE of 8,000 swaps of the split 'test' 0.0280,
+            multiplier alone 0.0251, bottleneck alone with gamma 7.5 0.0335, mean image 0.0925. Swaps are blurred and recognisable.
 
 The number of steps and the warm-up are those of the authors' code; the batch is twice theirs. The ablations are those of
 `robust_disentangling_figures.py`.
