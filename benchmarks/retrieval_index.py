@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import resource
 import time
@@ -57,7 +58,9 @@ def main() -> None:
     before, wall, cpu = peak(), time.perf_counter(), time.process_time()
     index = retrieval.build_index(clips, options.features, options.neighbours)
     line = {
-        "date": datetime.date.today().isoformat(),
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
         "frames": len(index.neighbours),
         "side": options.side,
         "features": options.features,
@@ -66,8 +69,6 @@ def main() -> None:
         "wall_seconds": round(time.perf_counter() - wall, 1),
         "growth_mb": round(peak() - before),
         "index_mb": round(sum(array.nbytes for array in index) / 2**20, 1),
-        "machine": platform.processor() or platform.machine(),
-        "numpy": np.__version__,
     }
     print(line)
     with RESULTS.open("a") as file:

@@ -70,7 +70,7 @@ def play(
     players: Mapping[str, Player],
     *,
     prepare: Callable[[Batch, jax.Array], Batch] = lambda batch, key: batch,
-    ema_decay: float = 0.0,
+    ema_decay: float | jax.Array = 0.0,
     axis_name: str | None = None,
     accumulate: int = 1,
 ) -> Callable[[State, Batch, jax.Array], tuple[State, dict[str, Any]]]:

@@ -299,7 +299,7 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
         "encoder" if features.startswith("encoder:") else features,
         neighbours,
         seed if features in ("random", "oracle") else 0,
-        _weights_key(features, weights),
+        _networks_key(features, weights),
     )
     folder = os.path.join(data_root(root), "retrieval")
     file = os.path.join(folder, hashlib.sha256(repr(settings).encode()).hexdigest()[:24] + ".npz")
@@ -363,7 +363,8 @@ def _describer(clips: Any, features: str, weights: str) -> Callable[[np.ndarray,
     return unit
 
 
-def _weights_key(features: str, path: str) -> str:
+def _networks_key(features: str, path: str) -> str:
+    """Of the networks that describe frames; '' where none does."""
     if features.startswith("encoder:"):
         from jaxgan.generators import digest, open_generator
 

@@ -161,17 +161,19 @@ def open_set(options: Any, swapper: Swapper, own: configure.Data | None = None) 
 
     ``own``: what the run learned from, which stands for what the options leave open of that set; None: figures on plain ground.
     """
-    from jaxgan.data import clips as sets
-
     if own is None or options.data not in ("", own.source):
         own = configure.Data(source=options.data or "figures")
     given = {name: getattr(options, name) for name in ("count", "ground", "root") if getattr(options, name)}
-    data = dataclasses.replace(own, split=options.split, **given)
-    clips = sets.open_clips(data, (swapper.size, swapper.size, 3))
-    if tuple(clips.image[:2]) != (swapper.size, swapper.size):
-        raise ValueError(
-            f"clips of {data.source} have {clips.image[0]}x{clips.image[1]} px and the run takes {swapper.size}: import them so"
-        )
+    return open_sized(dataclasses.replace(own, split=options.split, **given), swapper.size)
+
+
+def open_sized(data: configure.Data, size: int) -> Any:
+    """The clips that ``data`` names; ValueError where their frames are not ``size`` pixels wide and high."""
+    from jaxgan.data import clips as sets
+
+    clips = sets.open_clips(data, (size, size, 3))
+    if tuple(clips.image[:2]) != (size, size):
+        raise ValueError(f"clips of {data.source} have {clips.image[0]}x{clips.image[1]} px and the run takes {size}: import them so")
     return clips
 
 

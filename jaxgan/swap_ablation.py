@@ -106,6 +106,7 @@ def run(
     """
     from jaxgan import judges as judging
     from jaxgan import report, swap_scores
+    from jaxgan.swap import open_sized
     from jaxgan.swapping import open_swapper
     from jaxgan.train import train
 
@@ -122,12 +123,16 @@ def run(
     for name, value in counts.items():
         if value < (least := int(name == "n")):
             raise ValueError(f"--{name} is {value}: give at least {least}")
-    sets = {name: _held_out(variant, split) for name, variant in found.items()}
-    for clips in sets.values():
+    sets, opened = {}, {}
+    for name, variant in found.items():
+        clips = open_sized(dataclasses.replace(variant.data, split=split), variant.model.side)
+        sets[name] = opened.setdefault(clips.digest, clips)
+    for clips in opened.values():
         swap_scores.check_audit(clips, audit_pairs if audit_steps else "clip")
         swap_scores.draw_pairs(clips, 1, SEED)
     results: dict[str, Any] = {name: {} for name in found}
     known: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     for seed, name in ((seed, name) for seed in seeds or (None,) for name in found):
         variant, clips, own = found[name], sets[name], place / folder(name, seed)
         if seed is not None:
@@ -146,9 +151,12 @@ def run(
         mark["judges"] = None if judge is None else judging.checksum(judge)
         scores = _read(own / "scores.json", mark)
         if scores is None:
-            result = swap_scores.evaluate(swapper, params, clips, judge, **settings, facts={**facts, "settings": mark}, say=say)
+            told = {"facts": {**facts, "settings": mark}, "others": fixed.get(clips.digest), "say": say}
+            result = swap_scores.evaluate(swapper, params, clips, judge, **settings, **told)
             scores = swap_scores.plain(result)
             files.write_atomic(own / "scores.json", (json.dumps(scores, indent=1, allow_nan=False) + "\n").encode())
+        if "table" in scores:
+            fixed[clips.digest] = {row: values for row, values in scores["table"].items() if row != "model"}
         last = (report.read_metrics(own / "metrics.jsonl") or [{}])[-1]
         scores = {**scores, "end": {key: last[key] for key in READINGS if key in last}}
         if seed is None:
@@ -159,14 +167,6 @@ def run(
     files.write_atomic(place / "ablation.txt", (text + "\n").encode())
     files.write_atomic(place / "ablation.json", (json.dumps(results, indent=1, allow_nan=False) + "\n").encode())
     return f"{text}\n\ntable: {place / 'ablation.txt'}"
-
-
-def _held_out(variant: Experiment, split: str) -> Any:
-    """The clips that a variant is scored on, of its size."""
-    from jaxgan.data import clips as sets
-
-    side = variant.model.side
-    return sets.open_clips(dataclasses.replace(variant.data, split=split), (side, side, 3))
 
 
 def _read(path: Path, mark: dict[str, Any]) -> dict[str, Any] | None:
@@ -189,23 +189,23 @@ def to_text(results: dict[str, dict[str, Any]]) -> str:
     rows |= {name: values for name, values in first.get("table", {}).items() if name != "model"}
     protocol = {key: value for key, value in first["protocol"].items() if key in ("set", "set digest", "pairs", "seed")}
     if seeds:
-        protocol["mean +- standard deviation of the runs with seed"] = " ".join(seeds)
+        protocol["mean +- standard deviation of the runs with seed" if len(seeds) > 1 else "run with seed"] = " ".join(seeds)
     return "\n".join([", ".join(f"{key} {value}" for key, value in protocol.items()), "", *swap_scores.table(rows)])
 
 
 def _over(scores: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Each figure's mean and standard deviation (of the sample) over the runs of several seeds, as words."""
+    """Each figure's mean and standard deviation (of the sample) over the runs of several seeds, as words; one that is the same in all stays
+    as it is, and one that some run does not have as a number is left out."""
     rows = [_row(one) for one in scores]
     found: dict[str, Any] = {}
     for name, value in rows[0].items():
         values = [row.get(name) for row in rows]
-        numbers = [float(one) for one in values if isinstance(one, (int, float))]
-        if len(numbers) < len(values) or len(set(values)) == 1:
-            found[name] = value if len(set(values)) == 1 else None
-            continue
-        mean, spread = statistics.fmean(numbers), statistics.stdev(numbers)
-        digits = 4 if abs(mean) < 1 else 2
-        found[name] = f"{mean:.{digits}f}+-{spread:.{digits}f}"
+        if len(set(values)) == 1:
+            found[name] = value
+        elif all(isinstance(one, (int, float)) for one in values):
+            mean = statistics.fmean(values)
+            digits = 4 if abs(mean) < 1 else 2
+            found[name] = f"{mean:.{digits}f}+-{statistics.stdev(values):.{digits}f}"
     return found
 
 

@@ -50,6 +50,7 @@ def evaluate(
     audit_pairs: Literal["clip", "group"] = "clip",
     width: int = 512,
     facts: dict[str, Any] | None = None,
+    others: dict[str, dict[str, Any]] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """All figures of a system on a set of clips, as plain values.
@@ -65,6 +66,8 @@ def evaluate(
       audit_pairs: the audit compares two frames of one clip, or of two clips of one group (the same figure), which share nothing else.
       width: of the audit's estimator.
       facts: what else the protocol shall say, for instance the run's step.
+      others: the rows of the table in which no system has a part, of an earlier result of the same clips, judges, ``n`` and ``seed``; None:
+        they are computed.
 
     Returns:
       'protocol'; 'table': {row: {column: value}} for the rows ``ROWS`` where the set can be drawn; 'same clip': the model where both images
@@ -88,9 +91,10 @@ def evaluate(
         mean = np.rint(np.concatenate([here, there]).mean(0, dtype=np.float64)).astype(np.uint8)
         made = apply.swap(here, there)
         images = dict(zip(ROWS, (made, np.broadcast_to(mean, here.shape), here, there, truth), strict=True))
+        images = {row: fake for row, fake in images.items() if row == "model" or others is None}
         known = {"identity": clips.identity[pairs[:, 0]], "other": clips.identity[pairs[:, 2]]}
         known["pose"] = np.stack([clips.pose(j)[t] for _, _, j, t in pairs])
-        result["table"] = {row: _row(fake, truth, mask, here, there, known, judges) for row, fake in images.items()}
+        result["table"] = {row: _row(fake, truth, mask, here, there, known, judges) for row, fake in images.items()} | (others or {})
         if swapper.size % 4 == 0:
             blocks = swap.block_errors(_unit(truth), _unit(made), 4).mean(0)
             result["block L1"] = [[float(value) for value in line] for line in blocks]
@@ -133,13 +137,15 @@ def draw_pairs(clips: Any, n: int, seed: int) -> np.ndarray:
     they do not, the first frame itself is the truth.
 
     Raises:
-      ValueError: all clips are of one group.
+      ValueError: all clips are of one group, or all frames of one pose.
     """
     group = np.asarray(clips.group)
     if len(np.unique(group)) < 2:
         raise ValueError(
             f"{clips.name}: its {len(clips)} clips are of one group, so that there is nothing to swap between: give more clips"
         )
+    if clips.pose(0) is not None and len(np.unique(np.concatenate([clips.pose(i) for i in range(len(clips))]), axis=0)) < 2:
+        raise ValueError(f"{clips.name}: all frames show one pose, so that a swap changes nothing: give clips that move")
     rng = np.random.default_rng((seed, 1))
     found = []
     while len(found) < n:

@@ -320,6 +320,8 @@ def dry_run(experiment: configure.Experiment) -> str:
     whole = NamedSharding(mesh, PartitionSpec())
     with jax.set_mesh(mesh):
         state: State = jax.eval_shape(lambda: init_state(system, run.seed))
+        if system.begin is not None:
+            system.begin(state)  # refuses what a run would refuse
         placed = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), state)
         spread, shapes = parallel.batch_sharding(size_of_batch, mesh), batch_shapes(system, size_of_batch)
         batch = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread) for name, leaf in shapes.items()}

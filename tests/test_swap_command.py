@@ -206,6 +206,8 @@ def test_rows_of_several_seeds_are_their_mean_and_spread():
     assert lines[0].endswith("seed 0 1 2")
     # by hand: (20 + 21 + 25) / 3 = 22, sqrt((4 + 1 + 9) / 2) = 2.65; 0.5, 0.25; three equal values have no spread
     assert lines[3].split()[-4:] == ["22.00+-2.65", "0.5000+-0.2500", "0.5000", "9"]
+    alone = swap_ablation.to_text({"as it is": {"seeds": {"2": runs["2"]}}}).splitlines()
+    assert alone[0].endswith(", run with seed 2") and alone[3].split()[-4:] == ["25.00", "0.7500", "0.5000", "9"]
     assert len({len(line) for line in lines[2:]}) == 1 and lines[-1].split()[:2] == ["truth", "inf"]
 
 

@@ -127,6 +127,24 @@ def test_no_pair_has_the_truth_of_its_swap_as_its_first_image():
     assert np.isfinite(swap_scores.swap_figures(here, truth, np.ones(truth.shape[:3], bool))["PSNR"])
 
 
+def test_clips_that_never_move_are_refused():
+    still = swap_toy.Clips(n=6)
+    still._poses[:] = still._poses[0, 0]
+    with pytest.raises(ValueError, match="all frames show one pose"):
+        swap_scores.draw_pairs(still, 4, 0)
+
+
+def test_rows_without_a_system_are_taken_from_an_earlier_result_and_only_the_model_is_scored():
+    quick = {"n": 20, "frames": 16, "probe_steps": 0, "audit_steps": 0}
+    whole = swap_scores.evaluate(swap_toy.make("leaky", clips()), {}, clips(), judged(), **quick)["table"]
+    others = {row: values for row, values in whole.items() if row != "model"}
+    seen, judge = [], judges.judge
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judges, "judge", lambda *given: seen.append(given) or judge(*given))
+        again = swap_scores.evaluate(swap_toy.make("leaky", clips()), {}, clips(), judged(), others=others, **quick)["table"]
+    assert again == whole and list(again) == list(whole) and len(seen) == 1
+
+
 def test_an_audit_whose_estimator_only_learns_by_heart_finds_nothing_and_says_so():
     rng = np.random.default_rng(0)
     clip = np.repeat(np.arange(12), 2).astype(np.int32)

@@ -19,8 +19,9 @@ class Frames:
     """
 
     def __init__(self, most: int = MEMORY_BYTES):
-        self._most, self._held, self._file = most, [], None
-        self._count, self._shape = 0, ()
+        self._most, self._count, self._shape = most, 0, ()
+        self._held: list[np.ndarray] = []
+        self._file: Any = None
 
     def append(self, frame: np.ndarray) -> None:
         """Raises ValueError for a frame of another shape than the first, OSError where the file finds no room."""
@@ -40,7 +41,7 @@ class Frames:
 
     def _write(self) -> None:
         if self._file is None:
-            self._file: Any = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object; a map of it lives on)
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  (closed with this object; a map of it lives on)
             weakref.finalize(self, self._file.close)
         for frame in self._held:
             self._file.write(np.ascontiguousarray(frame, np.uint8).data)

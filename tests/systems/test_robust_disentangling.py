@@ -16,7 +16,7 @@ from jaxgan.nets import vgg
 from jaxgan.systems import robust_disentangling as robust
 from jaxgan.systems import robust_disentangling_terms as parts
 from jaxgan.systems.robust_disentangling import Config
-from jaxgan.train import Result, step_function, train
+from jaxgan.train import Result, dry_run, step_function, train
 
 CONFIG = Config(side=8, widths=(4, 6), code=3, estimator=8, blocks=1, warmup=0, lr=1e-3)
 NETWORKS = parts.Networks(CONFIG)
@@ -304,6 +304,12 @@ def test_eight_devices_make_the_same_step_as_one(stepped, state):
 def test_a_frozen_identity_encoder_and_no_auxiliary_decoders_leave_fewer_players():
     config = dataclasses.replace(SMALL, e_alpha="frozen", e_alpha_from="somewhere")
     assert set(robust.make_players(parts.Networks(config))) == {"D", "E_pi", "T", "T_prime"}
+
+
+def test_a_dry_run_names_the_missing_workdir_of_a_frozen_encoder_as_a_run_does(tmp_path):
+    config = dataclasses.replace(SMALL, e_alpha="frozen", e_alpha_from=str(tmp_path / "gone"))
+    with pytest.raises(FileNotFoundError, match="gone does not exist"):
+        dry_run(Experiment(config, Data(), Run(batch=8, kimg=0.08)))
 
 
 def test_learning_rates_fall_to_nothing_and_the_classifiers_learn_faster():
