@@ -19,6 +19,8 @@ import numpy as np
 
 FEATURES = ("hog", "convnet", "rgb", "luminance", "random", "oracle")
 """What may describe a frame; also 'encoder:WORKDIR', the pose code of a run."""
+ENCODED = 256
+"""Frames that an encoder is given at a time."""
 BLOCK_BYTES = 128 << 20
 """Similarities held at a time."""
 MEMORY_BYTES = 512 << 20
@@ -150,18 +152,30 @@ def convnet(path: str = "") -> Callable[[np.ndarray], np.ndarray]:
 
 def encoder(path: str) -> Callable[[np.ndarray], np.ndarray]:
     """Describes frames by the pose code of the run in the workdir `path`."""
-    import jax
-    import jax.numpy as jnp
-
     from jaxgan.swapping import open_swapper
 
     swapper, params, _ = open_swapper(path)
-    code = jax.jit(lambda images: swapper.pose_vector(swapper.pose(params, images)))
+    return pose_codes(swapper, params, path)
+
+
+def pose_codes(swapper: Any, params: Any, name: str = "the encoder") -> Callable[[np.ndarray], np.ndarray]:
+    """Describes frames by the pose code of a ``jaxgan.swapping.Swapper`` with these networks: uint8 [n, S, S, 3] -> float32 [n, d].
+
+    `name`: of the networks, for the error where frames have another size (ValueError).
+    """
+    import jax
+
+    code = jax.jit(lambda params, images: swapper.pose_vector(swapper.pose(params, images)))
 
     def describe(frames: np.ndarray) -> np.ndarray:
         if frames.shape[1:] != (swapper.size, swapper.size, 3):
-            raise ValueError(f"{path} reads images of {swapper.size} pixels, the clips have {frames.shape[1]}x{frames.shape[2]}")
-        return np.asarray(code(jnp.asarray(frames, jnp.float32) / 127.5 - 1)).reshape(len(frames), -1)
+            raise ValueError(f"{name} reads images of {swapper.size} pixels, the clips have {frames.shape[1]}x{frames.shape[2]}")
+        blocks = [frames[start : start + ENCODED] for start in range(0, len(frames), ENCODED)]
+        # Powers of two, so that clips of many lengths take few programs.
+        filled = [np.pad(block, [(0, (1 << (len(block) - 1).bit_length()) - len(block)), (0, 0), (0, 0), (0, 0)]) for block in blocks]
+        # Arrays of numpy go wherever the networks lie: in a run, on all devices of its mesh.
+        found = [np.asarray(code(params, images.astype(np.float32) / np.float32(127.5) - np.float32(1))) for images in filled]
+        return np.concatenate([codes[: len(block)].reshape(len(block), -1) for codes, block in zip(found, blocks, strict=True)])
 
     return describe
 
@@ -247,8 +261,18 @@ def random_frames(group: np.ndarray, neighbours: int, seed: int) -> np.ndarray:
     return found
 
 
-def build_index(clips: Any, features: str, neighbours: int, seed: int = 0, weights: str = "", block_bytes: int = BLOCK_BYTES) -> Index:
+def build_index(
+    clips: Any,
+    features: str | Callable[[np.ndarray], np.ndarray],
+    neighbours: int,
+    seed: int = 0,
+    weights: str = "",
+    block_bytes: int = BLOCK_BYTES,
+) -> Index:
     """The neighbours of every frame of the clips (``jaxgan.data.clips.Clips``), searched now.
+
+    `features`: one of ``FEATURES``, 'encoder:WORKDIR', or ``describe(frames uint8 [n, H, W, 3]) -> [n, D]``, whose rows are compared by
+    their cosines.
 
     Raises:
       ValueError: unknown features, or 'oracle' where no poses are known. FileNotFoundError: convnet weights are not on this machine.
@@ -284,13 +308,21 @@ def build_index(clips: Any, features: str, neighbours: int, seed: int = 0, weigh
     return Index(found, scores, _intersections(colours, found))
 
 
+def save_index(file: Any, index: Index) -> None:
+    """Writes an index whole or not at all; `file`: anything ``etils.epath`` takes. Raises OSError."""
+    from jaxgan.files import write_atomic
+
+    out = io.BytesIO()
+    np.savez(out, **index._asdict())
+    write_atomic(file, out.getvalue())
+
+
 def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weights: str = "", root: str = "") -> Index:
     """`build_index`, kept in the folder `retrieval` of the prepared sets (`root`: as ``data.root``), by the clips' digest and the settings.
 
     An index of an encoder is kept by what its networks are: of a run that went on, it is another. A file that is damaged is made again.
     """
     from jaxgan.data.pipeline import data_root
-    from jaxgan.files import write_atomic
 
     _check_features(clips, features)
     settings = (
@@ -304,16 +336,14 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
     folder = os.path.join(data_root(root), "retrieval")
     file = os.path.join(folder, hashlib.sha256(repr(settings).encode()).hexdigest()[:24] + ".npz")
     frames = sum(clips.length(i) for i in range(len(clips)))
-    kept = _read(file, frames, neighbours)
+    kept = read_index(file, frames, neighbours)
     if kept is not None:
         return kept
     if frames >= 20_000:  # minutes, and once
         print(f"searching the neighbours of {frames:,} frames of {clips.name} by {features}, once", file=sys.stderr)
     index = build_index(clips, features, neighbours, seed, weights)
-    out = io.BytesIO()
-    np.savez(out, **index._asdict())
     try:
-        write_atomic(file, out.getvalue())
+        save_index(file, index)
     except OSError as error:
         raise OSError(
             f"the index of neighbours cannot be kept in {folder}: {error}; make room or set --data.root or $JAXGAN_DATA"
@@ -321,9 +351,12 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
     return index
 
 
-def _read(file: str, frames: int, neighbours: int) -> Index | None:
+def read_index(file: Any, frames: int, neighbours: int) -> Index | None:
+    """The index that `save_index` has written, of so many frames and neighbours; None where there is none, or a damaged or another one."""
+    from etils import epath
+
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with io.BytesIO(epath.Path(file).read_bytes()) as stream, np.load(stream, allow_pickle=False) as archive:
             index = Index(*(archive[name] for name in Index._fields))
     except FileNotFoundError:
         return None
@@ -340,16 +373,21 @@ def _check_features(clips: Any, features: str) -> None:
         raise ValueError(f"features 'oracle' compares true poses, and those of {clips.name} are not known; use 'hog'")
 
 
-def _describer(clips: Any, features: str, weights: str) -> Callable[[np.ndarray, int], np.ndarray] | None:
+def _describer(
+    clips: Any, features: str | Callable[[np.ndarray], np.ndarray], weights: str
+) -> Callable[[np.ndarray, int], np.ndarray] | None:
     """``describe(frames of clip i, i) -> float32 [T, D]``, of length 1 where cosines are compared; None for 'random'."""
-    _check_features(clips, features)
+    if not callable(features):
+        _check_features(clips, features)
     if features == "random":
         return None
     if features == "oracle":
         every = pose_vectors(np.concatenate([clips.pose(i) for i in range(len(clips))]), clips.pose_names)
         starts = np.concatenate([[0], np.cumsum([clips.length(i) for i in range(len(clips))])])
         return lambda frames, i: every[starts[i] : starts[i + 1]]
-    if features == "convnet":
+    if callable(features):
+        describe = features
+    elif features == "convnet":
         describe = convnet(weights)
     elif features.startswith("encoder:"):
         describe = encoder(features.partition(":")[2])

@@ -32,7 +32,8 @@ class Plan:
 
     def __init__(self, system: System, run: configure.Run, mesh: Mesh | None = None):
         self.staged = bool(system.stages)
-        self.stages = tuple(system.stages) or (Stage("", 0, run.batch, system.step, system.prepare, _unchanged),)
+        stages = tuple(system.stages) or (Stage("", 0, 0, system.step, system.prepare, unchanged),)
+        self.stages = tuple(stage if stage.batch else stage._replace(batch=run.batch) for stage in stages)
         self._system, self._seed = system, run.seed
         firsts = [stage.first for stage in self.stages]
         if firsts[0] != 0 or any(a >= b for a, b in zip(firsts, firsts[1:], strict=False)):
@@ -128,7 +129,8 @@ class Plan:
         return [f"run.kimg = {self._kimg:g} ends in stage {end.name}: the last stage, {full.name}, begins after {begin:g} kimg"]
 
 
-def _unchanged(state: State) -> State:
+def unchanged(state: State) -> State:
+    """``Stage.enter`` of a stage that begins with what the one before has left."""
     return state
 
 

@@ -67,13 +67,17 @@ class Stage(NamedTuple):
     first: int
     """Completed steps before it; 0 for the first stage."""
     batch: int
-    """Samples in each of its steps."""
+    """Samples in each of its steps; 0: ``run.batch``."""
     step: Callable[[State, Batch, jax.Array], tuple[State, dict[str, Any]]]
     """As ``System.step``."""
     prepare: Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
     """As ``System.prepare``."""
     enter: Callable[[State], State]
     """``enter(state) -> state`` before its first step, also of the first stage: for instance fresh optimisers. Shapes stay."""
+    reads: Callable[[Any, State | None, Any], Any] | None = None
+    """``reads(source, state, file) -> source``: what it reads in the place of the run's own source, by the state at its beginning. Every
+    process asks; the main one keeps in `file` (``epath.Path``), whole or not at all, what the state was needed for. ``state`` None: the
+    run goes on within this stage, and the file holds it; FileNotFoundError where it does not. None: the run's source."""
 
 
 class Reads(NamedTuple):

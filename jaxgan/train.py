@@ -122,7 +122,9 @@ def train(
             last = steps if stop_after_steps is None else min(steps, begun + stop_after_steps)
             window = timing.Trace(workdir / "traces", trace)
             try:
-                reached = _loop(experiment, system, plan, source, position, mesh, state, begun, last, saved, report, window, stop, probes)
+                reached = _loop(
+                    experiment, workdir, system, plan, source, position, mesh, state, begun, last, saved, report, window, stop, probes
+                )
             finally:
                 window.close()
             saved.wait()
@@ -175,6 +177,7 @@ def _begin(
 
 def _loop(
     experiment: configure.Experiment,
+    workdir: epath.Path,
     system: System,
     plan: Plan,
     source: Any,
@@ -207,22 +210,36 @@ def _loop(
     def due(every: int, at: int) -> bool:
         return every > 0 and at % every == 0
 
-    def work(number: int, state: State, step: int, position: Any) -> tuple[State, int, bool]:
-        """Steps of one stage, to its end, to ``last`` or to a signal; ``position`` None: from the beginning of its data."""
-        stage, until = plan.stages[number], min(last, plan.end(number))
-        iterator = plan.open(number, source, experiment.data.workers)
-        if position is not None:
-            iterator.set_state(position)
-        batch = parallel.global_batch(next(iterator), mesh, stage.batch)
-        position = iterator.get_state()
-        kind = jax.devices()[0].device_kind
+    def compiled(number: int, state: State, batch: Mapping[str, jax.Array]) -> tuple[Any, float | None]:
+        """The step of a stage as a program, and its FLOPs where they are asked for."""
+        stage, kind = plan.stages[number], jax.devices()[0].device_kind
         report.say(f"Compiling the step {f'of stage {stage.name} ' if plan.staged else ''}for {mesh.size} × {kind}.")
         began = time.perf_counter()
         step_of_stage = step_function(plan.system(number), run.seed)
         lowered = jax.jit(step_of_stage, donate_argnums=0, out_shardings=whole).lower(state, batch)
         flops = timing.flops_of(lowered) if timing.peak_flops(kind) else None
         program = lowered.compile()
-        report.say(f"Compiled in {duration(time.perf_counter() - began)}; {steps - step} steps to go.")
+        report.say(f"Compiled in {duration(time.perf_counter() - began)}; {steps - int(state.step)} steps to go.")
+        return program, flops
+
+    programs: dict[Any, tuple[Any, float | None]] = {}  # the one at hand: stages that differ only in what they read share it
+
+    def work(number: int, state: State, step: int, position: Any) -> tuple[State, int, bool]:
+        """Steps of one stage, to its end, to ``last`` or to a signal; ``position`` None: from the beginning of its data."""
+        stage, until = plan.stages[number], min(last, plan.end(number))
+        reading = source
+        if stage.reads is not None:
+            reading = stage.reads(source, state if step == stage.first else None, workdir / "sources" / f"{stage.first:08d}.npz")
+        iterator = plan.open(number, reading, experiment.data.workers)
+        if position is not None:
+            iterator.set_state(position)
+        batch = parallel.global_batch(next(iterator), mesh, stage.batch)
+        position = iterator.get_state()
+        does = (stage.step, stage.prepare, stage.batch)
+        if does not in programs:
+            programs.clear()
+            programs[does] = compiled(number, state, batch)
+        program, flops = programs[does]
 
         watch, counted, kept = timing.Stopwatch(), 0, step
         waiting: list[tuple[int, Mapping[str, jax.Array]]] = []
@@ -258,10 +275,10 @@ def _loop(
             if logging:
                 values = measured | {name: float(value) for name, value in jax.device_get(info).items()}
                 watch.pause()
-                values |= _watched(source, plan, step, run.log_every)
+                values |= _watched(reading, plan, step, run.log_every)
                 rate = watch.window(counted)
                 counted = 0
-                usage = timing.mfu(flops, stage.batch / rate, mesh.size, kind) if flops and rate else None
+                usage = timing.mfu(flops, stage.batch / rate, mesh.size, jax.devices()[0].device_kind) if flops and rate else None
                 report.log(step, values, rate, usage)
             elif measured:
                 report.log(step, measured, None)

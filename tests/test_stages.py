@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from jaxgan import doctor
 from jaxgan.checkpoint import Checkpoints
 from jaxgan.configure import Run
 from jaxgan.data import pipeline
-from jaxgan.stages import Plan
+from jaxgan.stages import Plan, unchanged
+from jaxgan.system import Stage
 from jaxgan.train import Result, dry_run, train
 
 PARTS = ((0, 32), (4, 24), (11, 8))
@@ -84,6 +86,49 @@ def test_a_resumed_run_in_stages_is_the_run_that_was_not_interrupted(toy: Any, w
         assert train(staged(toy), tmp_path / "run", quiet=True, stop_after_steps=steps).status == "stopped"
     assert train(staged(toy), tmp_path / "run", quiet=True).status == "finished"
     assert newest(tmp_path / "run") == newest(whole) and log(tmp_path / "run") == log(whole)
+
+
+def test_a_stage_reads_what_the_networks_at_its_beginning_chose_and_a_resumed_run_still_does(toy: Any, tmp_path: Path) -> None:
+    chooses = toy.experiment({"stages": PARTS, "chooses": True}, batch=8, kimg=0.336, log_every=1, save_every=4, sample_every=0)
+    assert train(chooses, tmp_path / "run", quiet=True).status == "finished"
+    lines, plan = log(tmp_path / "run"), Plan(chooses.model.system(), Run(batch=8, kimg=0.336, seed=3))
+    firsts = [0, *(int((tmp_path / "run" / "sources" / f"{first:08d}.npz").read_text()) for first in (4, 11))]
+    assert len(set(firsts)) == 3
+    for number, (first, batch) in enumerate(PARTS):
+        images = next(plan.open(number, toy.Pictures(firsts[number]), 0))["image"].reshape(batch, -1)
+        assert lines[first]["data"] == pytest.approx(float((images * np.arange(1.0, 65.0)).sum()), rel=1e-4)
+
+    for stops in ((2, 2, 7), (6, 2)):  # on the boundaries; inside twice
+        again = tmp_path / str(stops)
+        for steps in stops:
+            assert train(chooses, again, quiet=True, stop_after_steps=steps).status == "stopped"
+        assert train(chooses, again, quiet=True).status == "finished"
+        assert newest(again) == newest(tmp_path / "run") and log(again) == lines
+
+    train(chooses, tmp_path / "lost", quiet=True, stop_after_steps=6)
+    (tmp_path / "lost" / "sources" / "00000004.npz").unlink()
+    kept = newest(tmp_path / "lost")
+    with pytest.raises(FileNotFoundError):
+        train(chooses, tmp_path / "lost", quiet=True)
+    assert newest(tmp_path / "lost") == kept
+
+
+def test_stages_that_do_the_same_share_a_program_and_one_without_a_batch_has_the_runs(
+    toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    alone = toy.experiment(kimg=0.16)
+    system = alone.model.system()
+    parts = [Stage(f"part {k}", first, 0, system.step, system.prepare, unchanged) for k, first in enumerate((0, 3, 7))]
+
+    class Config(type(alone.model)):
+        def system(self) -> Any:
+            return system._replace(stages=parts)
+
+    Config.__module__ = "jaxgan.systems.toy"
+    experiment = dataclasses.replace(alone, model=Config())
+    assert [stage.batch for stage in Plan(experiment.model.system(), experiment.run).stages] == [16, 16, 16]
+    assert train(experiment, tmp_path / "run") == Result(10, 10, "finished")
+    assert capsys.readouterr().out.count("Compiling") == 1
 
 
 def test_the_console_and_the_dry_run_count_through_the_stages(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -20,17 +20,28 @@ import optax
 
 from jaxgan import configure
 from jaxgan.data import pipeline
+from jaxgan.files import write_atomic
 from jaxgan.system import Stage, State, System, leaf_names
 
 
 class Pictures:
-    """64 pictures ``[8, 8, 1]``, a function of their index."""
+    """64 pictures ``[8, 8, 1]``, a function of their index and of `first`."""
+
+    def __init__(self, first: int = 0):
+        self.first = first
 
     def __len__(self) -> int:
         return 64
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": np.random.default_rng(int(index)).integers(0, 255, (8, 8, 1)).astype(np.uint8)}
+        return {"image": np.random.default_rng(self.first + int(index)).integers(0, 255, (8, 8, 1)).astype(np.uint8)}
+
+
+def chosen(source: Pictures, state: State | None, file: Any) -> Pictures:
+    """Pictures that the networks at the beginning of a stage choose, by a number that is kept in `file`."""
+    if state is not None:
+        write_atomic(file, str(int(1e6 * float(jnp.abs(state.params["G"]["out"]).sum()))).encode())
+    return Pictures(int(file.read_text()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +54,8 @@ class Config:
     """At this step (from 0) the gradient of G/out is made infinite."""
     stages: tuple[tuple[int, int], ...] = ()
     """(first step, batch) of each stage; every stage learns at half the rate of the one before, with fresh optimisers."""
+    chooses: bool = False
+    """The stages after the first read `chosen` pictures."""
 
     def system(self) -> System:
         return system(self)
@@ -55,6 +68,8 @@ def system(config: Config) -> System:
         Stage(f"part {number}", first, batch, alone.step, alone.prepare, lambda state, alone=alone: state._replace(opt=fresh(state)))
         for number, ((first, batch), alone) in enumerate(zip(config.stages, parts, strict=True))
     ]
+    if config.chooses:
+        stages = [stage._replace(reads=chosen) if stage.first else stage for stage in stages]
     return part(config)._replace(stages=stages) if stages else part(config)
 
 

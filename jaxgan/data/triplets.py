@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +23,13 @@ class Triplets:
     """How triplets are made. ValueError for a value out of range."""
 
     features: str = "hog"
-    """What neighbours are near in: 'hog', 'convnet' (VGG-16), 'encoder:WORKDIR'; for comparison 'rgb', 'luminance', 'random', 'oracle'
-    (true poses), and 'none': the pose image is the target itself. An encoder is that of another run, as it is at the start: let that run
-    be at its end, for a run goes on bitwise only with the same neighbours. It is not renewed while this run learns."""
+    """What neighbours are near in: 'hog', 'convnet' (VGG-16), 'encoder' (this run's own pose encoder, see `renew`); for comparison 'rgb',
+    'luminance', 'random', 'oracle' (true poses), and 'none': the pose image is the target itself. 'encoder:WORKDIR' is that of another run
+    as it is at the start, and not renewed: let that run be at its end, for a run goes on bitwise only with the same neighbours."""
+    begin: str = "hog"
+    """encoder only: the features of the first `renew` steps, in which the encoder is still warming up."""
+    renew: int = 5000
+    """encoder only: steps after which the neighbours are searched anew, by the averaged pose encoder as it is then."""
     neighbours: int = 8
     """Nearest frames looked at for each target."""
     gap_min: int = 2
@@ -38,9 +44,14 @@ class Triplets:
     """convnet only: VGG-16's file; empty: where `jaxgan weights` keeps it."""
 
     def __post_init__(self):
-        if self.features not in (*retrieval.FEATURES, "none") and not self.features.startswith("encoder:"):
-            known = ", ".join((*retrieval.FEATURES, "none", "encoder:WORKDIR"))
+        if self.features not in (*retrieval.FEATURES, "none", "encoder") and not self.features.startswith("encoder:"):
+            known = ", ".join((*retrieval.FEATURES, "none", "encoder", "encoder:WORKDIR"))
             raise ValueError(f"triplets.features is {self.features!r}; it must be one of: {known}")
+        if self.begin not in retrieval.FEATURES and not self.begin.startswith("encoder:"):
+            known = ", ".join((*retrieval.FEATURES, "encoder:WORKDIR"))
+            raise ValueError(f"triplets.begin is {self.begin!r}; before the encoder has learned, it must be one of: {known}")
+        if self.renew < 1:
+            raise ValueError(f"triplets.renew is {self.renew}: give the steps between two searches, at least 1")
         if self.neighbours < 1 or self.gap_min < 1:
             raise ValueError(f"triplets: neighbours is {self.neighbours} and gap_min is {self.gap_min}; both must be at least 1")
         if not 0 < self.histogram <= 1 or not 0 <= self.quality < 100:
@@ -51,14 +62,25 @@ class TripletSource:
     """Triplets drawn anew each time: a source for ``pipeline.batches``.
 
     ``draw(i, rng) -> {'image': uint8 [3, H, W, 3] (identity, pose, target), 'clip', 'pose_clip', 'gap': int32 ()}``. Its length is the
-    number of clips that have a target with a neighbour left. `root`: as ``data.root``, where the index is kept. `index`: one that is there.
+    number of clips that have a target with a neighbour left. `root`: as ``data.root``, where the index is kept. `index`: one that is there,
+    `by` says of what; else it is that of ``settings.features``, for 'encoder' of ``settings.begin``.
 
     Raises:
       ValueError: clips too short for the least gap, or no neighbour left in any clip.
     """
 
-    def __init__(self, clips: Clips, settings: Triplets = Triplets(), *, root: str = "", index: retrieval.Index | None = None):  # noqa: B008
+    def __init__(
+        self,
+        clips: Clips,
+        settings: Triplets = Triplets(),  # noqa: B008
+        *,
+        root: str = "",
+        index: retrieval.Index | None = None,
+        by: str = "",
+    ):
         self.clips, self.settings, self.name = clips, settings, clips.name
+        self.by = by or (settings.begin if settings.features == "encoder" else settings.features)
+        """What the neighbours are near in, for people."""
         self.image = (3, *clips.image)
         lengths = np.array([clips.length(i) for i in range(len(clips))])
         if lengths.max() <= settings.gap_min:
@@ -71,7 +93,7 @@ class TripletSource:
         if settings.features == "none":
             self.index, left = None, np.ones((self.starts[-1], 1), bool)
         else:
-            self.index = index or retrieval.open_index(clips, settings.features, settings.neighbours, settings.seed, settings.weights, root)
+            self.index = index or retrieval.open_index(clips, self.by, settings.neighbours, settings.seed, settings.weights, root)
             left = self._left(self.index)
         self.left = left
         """bool [frames, K]: the neighbours that may be drawn."""
@@ -115,7 +137,7 @@ class TripletSource:
         return {f"triplets/{name}": value for name, value in guards(self, 200, epoch).items()}
 
     def __repr__(self) -> str:
-        return f"TripletSource({self.clips!r}, {self.settings.features})"
+        return f"TripletSource({self.clips!r}, {self.by})"
 
     def _left(self, index: retrieval.Index) -> np.ndarray:
         """Neighbours of other groups and other colours whose score reaches the clip's percentile: bool [frames, K]."""
@@ -140,11 +162,42 @@ def open_triplets(data: configure.Data, image: tuple[int, int, int], settings: T
     return source
 
 
+def renewed(
+    source: TripletSource, describe: Callable[[np.ndarray], np.ndarray] | None, file: Any, by: str, keep: bool = True
+) -> TripletSource:
+    """Triplets of the same clips by other neighbours; what `guards` say of them goes to stderr in one line.
+
+    Args:
+      describe: what finds them (``retrieval.build_index``). None: the neighbours are those that `file` holds.
+      file: where they are kept, whole or not at all; anything ``etils.epath`` takes.
+      by: what they are near in, for people.
+      keep: False: another process writes the file.
+
+    Raises:
+      ValueError: no neighbour is left in any clip. FileNotFoundError: the file does not hold the neighbours of these clips.
+    """
+    clips, settings = source.clips, source.settings
+    if describe is None:
+        index = retrieval.read_index(file, int(source.starts[-1]), settings.neighbours)
+        if index is None:
+            raise FileNotFoundError(
+                f"{file} does not hold the neighbours by {by}, which this run goes on with: bring the file back from where the workdir "
+                "came from, or go on from a checkpoint before that step (remove the later ones)"
+            )
+    else:
+        index = retrieval.build_index(clips, describe, settings.neighbours)
+    fresh = TripletSource(clips, settings, index=index, by=by)
+    if describe is not None and keep:
+        retrieval.save_index(file, index)
+    print(told(fresh, guards(fresh, 200)), file=sys.stderr)
+    return fresh
+
+
 def told(source: TripletSource, found: dict[str, float]) -> str:
     """One line of what `guards` found."""
     settings = source.settings
     line = (
-        f"triplets of {source.name} by {settings.features}: {found['neighbours']:.1f} of {settings.neighbours} neighbours left, "
+        f"triplets of {source.name} by {source.by}: {found['neighbours']:.1f} of {settings.neighbours} neighbours left, "
         f"{found['frames']:.0%} of the frames are targets, mean colour intersection {found['colours']:.2f}, "
         f"{found['same_pixels']:.1%} of the pose images are the target"
     )

@@ -12,6 +12,7 @@ A step moves the embedding of pixel verification ('phi'), the discriminator ('D'
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -20,15 +21,16 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxgan import perceptual, swap_progress
-from jaxgan.data.triplets import Triplets
+from jaxgan import parallel, perceptual, retrieval, swap_progress
+from jaxgan.data.triplets import Triplets, renewed
 from jaxgan.nets import identity_pose as nets
 from jaxgan.nets import pixel_verification as pvm
 from jaxgan.nets import vgg
 from jaxgan.nets.layers import spectral_normalise
 from jaxgan.play import init_opt, play
+from jaxgan.stages import unchanged
 from jaxgan.swapping import Swapper
-from jaxgan.system import Player, Reads, State, System, Tree
+from jaxgan.system import Player, Reads, Stage, State, System, Tree
 from jaxgan.systems import identity_pose_losses as terms
 
 MOVED = ("G", "E_id", "E_pose")
@@ -120,6 +122,8 @@ class Config:
         for name in ("w_rec", "w_perc", "w_adv", "w_pv", "w_dis", "w_back", "r1", "steps", "margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 0")
+        if self.triplets.features == "encoder" and self.steps < 1:
+            raise ValueError("triplets.features 'encoder' is renewed along the run: give steps, the length of the run, above 0")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be at least 0 and below 1")
 
@@ -171,6 +175,9 @@ def system(config: Config) -> System:
         decay = jnp.minimum(config.ema, (1.0 + done) / (10.0 + done))
         return play(players, prepare=lambda batch, key: on_device(config, batch, key), ema_decay=decay)(state, batch, key)
 
+    def prepare(stacked: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"image": stacked["image"], "gap": stacked["gap"]}
+
     def translate(state: State, images: jax.Array) -> jax.Array:
         params, images = {**state.params, **state.ema}, to_float(images)
         parts = swapper(config)
@@ -184,13 +191,31 @@ def system(config: Config) -> System:
         probes={"swap": swap_progress.probe(swapper(config))},
         image=(side, side, 3),
         records=1,
-        prepare=lambda stacked, rng: {"image": stacked["image"], "gap": stacked["gap"]},
+        prepare=prepare,
         owns={name: player.owns for name, player in make_players(config, 0.0).items()},
         translate=translate,
         check=check_batch,
         falls=config.steps,
+        stages=make_stages(config, step, prepare),
         reads=Reads(lambda data: open_source(config, data), lambda n: blank(side, n), swap_progress.held(side)),
     )
+
+
+def make_stages(config: Config, step: Callable[..., Any], prepare: Callable[..., Any]) -> tuple[Stage, ...]:
+    """The parts of a run between two searches of its neighbours, where these are found by its own pose encoder; else none."""
+    if config.triplets.features != "encoder":
+        return ()
+
+    def reading(first: int) -> Callable[[Any, State | None, Any], Any]:
+        def reads(source: Any, state: State | None, file: Any) -> Any:
+            describe = None if state is None else retrieval.pose_codes(swapper(config), {**state.params, **state.ema})
+            return renewed(source, describe, file, f"the encoder at step {first:,}", parallel.is_main())
+
+        return reads
+
+    firsts = range(config.triplets.renew, config.steps, config.triplets.renew)
+    later = [Stage(f"by the encoder at step {first:,}", first, 0, step, prepare, unchanged, reading(first)) for first in firsts]
+    return (Stage(f"by {config.triplets.begin}", 0, 0, step, prepare, unchanged), *later)
 
 
 def open_source(config: Config, data: Any) -> Any:

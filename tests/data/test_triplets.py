@@ -135,9 +135,42 @@ def test_clips_whose_neighbours_are_all_excluded_are_left_out_or_refused(drawn, 
         triplets.TripletSource(drawn, triplets.Triplets(), index=index._replace(colours=np.full_like(colours, 0.9)))
 
 
+def test_neighbours_that_are_renewed_are_those_of_the_description_and_are_read_again(drawn, root, tmp_path, capsys):
+    def corners(frames):
+        return np.concatenate([frames[:, :16, :16].mean((1, 2)), frames[:, 16:, 16:].mean((1, 2))], 1).astype(np.float32)
+
+    settings = triplets.Triplets(features="encoder", begin="luminance", gap_min=1, histogram=1.0, quality=0.0)
+    source = triplets.TripletSource(drawn, settings, root=root)
+    np.testing.assert_array_equal(source.index.neighbours, retrieval.build_index(drawn, "luminance", 8).neighbours)
+    file = tmp_path / "sources" / "7.npz"
+    triplets.renewed(source, corners, file, "corners", keep=False)
+    assert not file.exists()
+    with pytest.raises(FileNotFoundError, match=r"7\.npz does not hold the neighbours by corners, which this run goes on with: bring"):
+        triplets.renewed(source, None, file, "corners")
+    fresh = triplets.renewed(source, corners, file, "corners")
+    assert "by corners: 8.0 of 8 neighbours left" in capsys.readouterr().err.splitlines()[-1]
+
+    vectors = corners(np.concatenate([drawn.frames(i) for i in range(len(drawn))])).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    group = np.repeat(drawn.group, [drawn.length(i) for i in range(len(drawn))])
+    cosines = np.where(group[:, None] == group, -np.inf, vectors @ vectors.T)
+    np.testing.assert_allclose(fresh.index.scores, -np.sort(-cosines, 1)[:, :8], atol=1e-6)
+    again = triplets.renewed(source, None, file, "corners")
+    for one, other in zip(fresh.index, again.index, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(FileNotFoundError, match="does not hold"):
+        triplets.renewed(source, None, file, "corners")
+
+
 def test_settings_and_clips_that_give_no_triplet_are_named(drawn):
     with pytest.raises(ValueError, match="longest clip has 6 frames, and a gap is at least 6: lower triplets.gap_min"):
         triplets.TripletSource(drawn, triplets.Triplets(gap_min=6))
+    with pytest.raises(ValueError, match="triplets.begin is 'none'; before the encoder has learned, it must be one of: hog, "):
+        triplets.Triplets(features="encoder", begin="none")
+    with pytest.raises(ValueError, match="triplets.renew is 0"):
+        triplets.Triplets(features="encoder", renew=0)
     with pytest.raises(ValueError, match="triplets.features is 'sift'"):
         triplets.Triplets(features="sift")
     with pytest.raises(ValueError, match="neighbours is 0"):

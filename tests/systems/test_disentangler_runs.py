@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from workdirs import log, newest
 
-from jaxgan import checkpoint, configure, swap_scores
+from jaxgan import checkpoint, configure, generators, retrieval, swap_scores
 from jaxgan.data import clips as sets
+from jaxgan.nets.identity_pose import PoseEncoder
 from jaxgan.swapping import open_swapper
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,7 +32,7 @@ EVOLVES = {
 }
 """Leaves, or what they begin with, that a run is beside its networks: by config card."""
 CHANGES: dict[str, dict[str, Any]] = {
-    "identity_pose_figures32": {},
+    "identity_pose_figures32": {"triplets.features": "encoder", "triplets.renew": 7},
     "robust_disentangling_figures": {"ema": 0.05, "epsilon": -1.0, "mu": 0.5},  # the constraint pulls from the first steps
 }
 pytestmark = pytest.mark.slow
@@ -109,6 +111,29 @@ def test_what_evolves_beside_the_networks_has_moved(whole: tuple[str, Path, Path
         assert arrays["model/phi/rho"] > 0 and arrays["model/phi/v"] < 1
     for name in (name for name in arrays if name.startswith("ema/") and name.endswith("kernel")):
         assert not np.array_equal(arrays[name], arrays["params" + name.removeprefix("ema")]), name
+
+
+def test_its_neighbours_are_renewed_by_its_own_averaged_encoder_of_poses(whole: tuple[str, Path, Path], tmp_path: Path) -> None:
+    family, workdir, root = whole
+    if family != "identity_pose_figures32":
+        assert not (workdir / "sources").exists()
+        return
+    assert sorted(int(file.stem) for file in (workdir / "sources").iterdir()) == list(range(7, STEPS, 7))
+    config = configure.read(workdir / "config.json")
+    clips = sets.open_clips(dataclasses.replace(config.data, root=str(root)), (32, 32, 3))
+    frames = np.concatenate([clips.frames(i) for i in range(len(clips))])
+    own = np.repeat(clips.group, [clips.length(i) for i in range(len(clips))])
+    index = retrieval.read_index(workdir / "sources" / "00000056.npz", len(frames), 8)
+    shutil.copytree(workdir / "checkpoints" / "56", tmp_path / "56")
+    _, arrays = checkpoint.load_networks(tmp_path)
+    networks = generators.nested(arrays, "ema")
+    grey = np.repeat((frames.astype(np.float32) / 127.5 - 1).mean(-1, keepdims=True), 3, -1)
+    pose = PoseEncoder(config.model.widths)
+    codes = np.concatenate([pose.apply({"params": networks["E_pose"]}, part).reshape(len(part), -1) for part in np.array_split(grey, 8)])
+    codes = codes.astype(np.float64) / np.linalg.norm(codes.astype(np.float64), axis=1, keepdims=True)
+    cosines = np.where(own[:, None] == own, -np.inf, codes @ codes.T)
+    np.testing.assert_allclose(index.scores, -np.sort(-cosines, 1)[:, :8], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(cosines, index.neighbours, 1), index.scores, atol=1e-5)
 
 
 def test_a_run_logs_what_the_scores_of_its_networks_are(whole: tuple[str, Path, Path]) -> None:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from small_identity_pose import BATCH, COMPILER, CONFIG, Squares, filled, triplets
 
 from jaxgan import checkpoint, configure, parallel, train
+from jaxgan.data.triplets import Triplets
 from jaxgan.nets import identity_pose as nets
 from jaxgan.nets import pixel_verification as pvm
 from jaxgan.nets.layers import spectral_normalise
@@ -241,6 +242,7 @@ def test_the_rate_is_constant_for_half_of_the_run_and_falls_to_nothing():
         ({"pv_ramp": (5, 5)}, "pv_ramp"),
         ({"w_pv": -1.0}, "w_pv is -1.0"),
         ({"ema": 1.0}, "ema is 1.0"),
+        ({"triplets": Triplets(features="encoder"), "steps": 0}, "'encoder' is renewed along the run: give steps"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes, text):
