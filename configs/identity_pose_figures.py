@@ -10,7 +10,7 @@ Expected:   rows of identity image, pose image, result and target in which the r
 Measured:   not run yet.
 
 Ablations are switches of the model: --model.self_decode False, --model.w_pv 0, --model.hinge False, --model.w_dis 0, --model.w_adv 0,
---model.augment False, --model.reader False, and --model.triplets.features none, rgb, random, hog or oracle.
+--model.augment False, --model.reader False, and --model.triplets.features none, rgb, random, hog, encoder or oracle.
 """
 
 import dataclasses

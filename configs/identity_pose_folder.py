@@ -5,6 +5,7 @@ Command:    jaxgan data import VIDEOS FOLDER --clips --size 128 128 --test-share
             jaxgan train configs/identity_pose_folder.py --workdir runs/identity_pose_folder --data.source FOLDER
             One object in each clip, in the middle. With VGG-16 on this machine (`jaxgan weights import vgg16 FILE`) take
             --model.triplets.features convnet, whose neighbours do not hang on shape as those of gradients do, and --model.perceptual vgg.
+            --model.triplets.features encoder begins with gradients and goes over to the run's own pose encoder, every 5,000 steps anew.
 Hardware:   one GPU with 40 GB, or several: the batch lies over all of them.
 Expected:   what the clips allow: objects of one kind in poses that recur from clip to clip. Without other clips in like poses there is
             nothing to learn from.
