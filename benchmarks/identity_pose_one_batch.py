@@ -3,7 +3,7 @@
 python benchmarks/identity_pose_one_batch.py [--steps 600] [--batch 8] [--out rows.png]
 
 The small card's model with constant rates and averages of half-life 7 steps, on the same triplets in every step. What a short run on the
-whole set lacks is then a matter of steps, not of networks or losses. Appends a line to benchmarks/results/identity_pose_one_batch.jsonl:
+whole set lacks is then not for want of capacity. Appends a line to benchmarks/results/identity_pose_one_batch.jsonl:
 mean squared error on [-1, 1] of the results every 50 steps, and that of the mean of the targets. `--out`: a picture of identity image,
 pose image, result and target.
 """

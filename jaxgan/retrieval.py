@@ -352,14 +352,19 @@ def open_index(clips: Any, features: str, neighbours: int, seed: int = 0, weight
 
 
 def read_index(file: Any, frames: int, neighbours: int) -> Index | None:
-    """The index that `save_index` has written, of so many frames and neighbours; None where there is none, or a damaged or another one."""
+    """The index that `save_index` has written, of so many frames and neighbours; None where there is none, or a damaged or another one.
+
+    Raises OSError where it is there and cannot be read.
+    """
     from etils import epath
 
     try:
-        with io.BytesIO(epath.Path(file).read_bytes()) as stream, np.load(stream, allow_pickle=False) as archive:
-            index = Index(*(archive[name] for name in Index._fields))
+        data = epath.Path(file).read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            index = Index(*(archive[name] for name in Index._fields))
     except Exception:  # whatever a damaged archive raises: it is only a copy
         return None
     whole = all(array.shape == (frames, neighbours) for array in index)

@@ -76,7 +76,8 @@ def train(
 
     Args:
       experiment: what to train, on what, how long.
-      workdir: local path or ``gs://``: ``config.json``, ``checkpoints/``, ``metrics.jsonl``, ``samples/``, ``traces/``.
+      workdir: local path or ``gs://``: ``config.json``, ``checkpoints/``, ``metrics.jsonl``, ``samples/``, ``traces/``,
+        and ``sources/`` where stages read what the run itself has found: a resumed run needs it.
       stop_after_steps: this call makes at most so many steps, saves and returns.
       quiet: nothing on the console; errors still raise.
       trace: first and last step of a profiler window, written to ``traces/``.
@@ -259,7 +260,9 @@ def _loop(
             if len(waiting) > 1:  # at most two steps in flight, so that batches do not pile up on the device
                 jax.block_until_ready(waiting[-2][1])
             logging = due(run.log_every, step) or step == steps
-            saving = ending or due(run.save_every, step)
+            following = plan.stages[number + 1 :] if step == plan.end(number) else ()
+            searching = bool(following) and following[0].reads is not None  # which takes a while and may fail
+            saving = ending or searching or due(run.save_every, step)
             drawing = due(run.sample_every, step) or step == steps
             probing = probes is not None and (due(run.probe_every, step) or step == steps)
             if logging or saving or probing or step == until or len(waiting) >= _CHECK_AT_LEAST:

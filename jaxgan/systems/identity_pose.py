@@ -122,8 +122,11 @@ class Config:
         for name in ("w_rec", "w_perc", "w_adv", "w_pv", "w_dis", "w_back", "r1", "steps", "margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 0")
-        if self.triplets.features == "encoder" and self.steps < 1:
-            raise ValueError("triplets.features 'encoder' is renewed along the run: give steps, the length of the run, above 0")
+        if self.triplets.features == "encoder" and self.steps <= self.triplets.renew:
+            raise ValueError(
+                f"triplets.features 'encoder' is first used after {self.triplets.renew} steps (triplets.renew), and the run has "
+                f"{self.steps} (steps): give triplets.renew below steps, or triplets.features {self.triplets.begin!r}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}, but must be at least 0 and below 1")
 

@@ -242,7 +242,7 @@ def test_the_rate_is_constant_for_half_of_the_run_and_falls_to_nothing():
         ({"pv_ramp": (5, 5)}, "pv_ramp"),
         ({"w_pv": -1.0}, "w_pv is -1.0"),
         ({"ema": 1.0}, "ema is 1.0"),
-        ({"triplets": Triplets(features="encoder"), "steps": 0}, "'encoder' is renewed along the run: give steps"),
+        ({"triplets": Triplets(features="encoder", renew=10)}, r"first used after 10 steps \(triplets.renew\), and the run has 10"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes, text):
