@@ -371,8 +371,13 @@ def read_index(file: Any, frames: int, neighbours: int) -> Index | None:
     return index if whole and index.neighbours.min() >= -1 and index.neighbours.max() < frames else None
 
 
+def is_known(features: str) -> bool:
+    """Whether frames can be described so."""
+    return features in FEATURES or features.startswith("encoder:")
+
+
 def _check_features(clips: Any, features: str) -> None:
-    if features not in FEATURES and not features.startswith("encoder:"):
+    if not is_known(features):
         raise ValueError(f"features is {features!r}; frames are described by one of: {', '.join(FEATURES)}, encoder:WORKDIR")
     if features == "oracle" and clips.pose(0) is None:
         raise ValueError(f"features 'oracle' compares true poses, and those of {clips.name} are not known; use 'hog'")

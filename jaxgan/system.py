@@ -75,9 +75,10 @@ class Stage(NamedTuple):
     enter: Callable[[State], State]
     """``enter(state) -> state`` before its first step, also of the first stage: for instance fresh optimisers. Shapes stay."""
     reads: Callable[[Any, State | None, Any], Any] | None = None
-    """``reads(source, state, file) -> source``: what it reads in the place of the run's own source, by the state at its beginning. Every
-    process asks; the main one keeps in `file` (``epath.Path``), whole or not at all, what the state was needed for. ``state`` None: the
-    run goes on within this stage, and the file holds it; FileNotFoundError where it does not. None: the run's source."""
+    """``reads(source, state, folder) -> source``: what it reads in the place of the run's own source, by the state at its beginning. Every
+    process asks; the main one keeps in `folder` (``epath.Path``), whole or not at all and under a name of this stage, what the state was
+    needed for. ``state`` None: the run goes on within this stage, and the folder holds it; FileNotFoundError where it does not. None: the
+    run's source."""
 
 
 class Reads(NamedTuple):

@@ -230,7 +230,9 @@ def _loop(
         stage, until = plan.stages[number], min(last, plan.end(number))
         reading = source
         if stage.reads is not None:
-            reading = stage.reads(source, state if step == stage.first else None, workdir / "sources" / f"{stage.first:08d}.npz")
+            reading = stage.reads(source, state if step == stage.first else None, workdir / "sources")
+        following = plan.stages[number + 1 : number + 2]
+        searches = any(stage.reads is not None for stage in following)  # behind this stage, which takes a while and may fail
         iterator = plan.open(number, reading, experiment.data.workers)
         if position is not None:
             iterator.set_state(position)
@@ -260,9 +262,7 @@ def _loop(
             if len(waiting) > 1:  # at most two steps in flight, so that batches do not pile up on the device
                 jax.block_until_ready(waiting[-2][1])
             logging = due(run.log_every, step) or step == steps
-            following = plan.stages[number + 1 :] if step == plan.end(number) else ()
-            searching = bool(following) and following[0].reads is not None  # which takes a while and may fail
-            saving = ending or searching or due(run.save_every, step)
+            saving = ending or (searches and step == until) or due(run.save_every, step)
             drawing = due(run.sample_every, step) or step == steps
             probing = probes is not None and (due(run.probe_every, step) or step == steps)
             if logging or saving or probing or step == until or len(waiting) >= _CHECK_AT_LEAST:

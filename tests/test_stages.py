@@ -14,7 +14,7 @@ import pytest
 from workdirs import log, newest
 
 from jaxgan import doctor
-from jaxgan.checkpoint import Checkpoints
+from jaxgan.checkpoint import Checkpoints, steps_in
 from jaxgan.configure import Run
 from jaxgan.data import pipeline
 from jaxgan.stages import Plan, unchanged
@@ -92,8 +92,9 @@ def test_a_stage_reads_what_the_networks_at_its_beginning_chose_and_a_resumed_ru
     chooses = toy.experiment({"stages": PARTS, "chooses": True}, batch=8, kimg=0.336, log_every=1, save_every=4, sample_every=0)
     assert train(chooses, tmp_path / "run", quiet=True).status == "finished"
     lines, plan = log(tmp_path / "run"), Plan(chooses.model.system(), Run(batch=8, kimg=0.336, seed=3))
-    firsts = [0, *(int((tmp_path / "run" / "sources" / f"{first:08d}.npz").read_text()) for first in (4, 11))]
+    firsts = [0, *(int((tmp_path / "run" / "sources" / f"{first}.txt").read_text()) for first in (4, 11))]
     assert len(set(firsts)) == 3
+    assert steps_in(tmp_path / "run" / "checkpoints") == [11, 12, 16], "saved before it chose, also where no save was due"
     for number, (first, batch) in enumerate(PARTS):
         images = next(plan.open(number, toy.Pictures(firsts[number]), 0))["image"].reshape(batch, -1)
         assert lines[first]["data"] == pytest.approx(float((images * np.arange(1.0, 65.0)).sum()), rel=1e-4)
@@ -106,7 +107,7 @@ def test_a_stage_reads_what_the_networks_at_its_beginning_chose_and_a_resumed_ru
         assert newest(again) == newest(tmp_path / "run") and log(again) == lines
 
     train(chooses, tmp_path / "lost", quiet=True, stop_after_steps=6)
-    (tmp_path / "lost" / "sources" / "00000004.npz").unlink()
+    (tmp_path / "lost" / "sources" / "4.txt").unlink()
     kept = newest(tmp_path / "lost")
     with pytest.raises(FileNotFoundError):
         train(chooses, tmp_path / "lost", quiet=True)

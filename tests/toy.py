@@ -7,6 +7,7 @@ of its own: ``python tests/toy.py WORKDIR '{"kimg": 1, ...}'``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -37,8 +38,9 @@ class Pictures:
         return {"image": np.random.default_rng(self.first + int(index)).integers(0, 255, (8, 8, 1)).astype(np.uint8)}
 
 
-def chosen(source: Pictures, state: State | None, file: Any) -> Pictures:
-    """Pictures that the networks at the beginning of a stage choose, by a number that is kept in `file`."""
+def chosen(first: int, source: Pictures, state: State | None, folder: Any) -> Pictures:
+    """Pictures that the networks at the beginning of a stage choose, by a number that is kept in a file of the stage's `first` step."""
+    file = folder / f"{first}.txt"
     if state is not None:
         write_atomic(file, str(int(1e6 * float(jnp.abs(state.params["G"]["out"]).sum()))).encode())
     return Pictures(int(file.read_text()))
@@ -69,7 +71,7 @@ def system(config: Config) -> System:
         for number, ((first, batch), alone) in enumerate(zip(config.stages, parts, strict=True))
     ]
     if config.chooses:
-        stages = [stage._replace(reads=chosen) if stage.first else stage for stage in stages]
+        stages = [stage._replace(reads=functools.partial(chosen, stage.first)) if stage.first else stage for stage in stages]
     return part(config)._replace(stages=stages) if stages else part(config)
 
 

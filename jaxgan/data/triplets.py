@@ -44,11 +44,10 @@ class Triplets:
     """convnet only: VGG-16's file; empty: where `jaxgan weights` keeps it."""
 
     def __post_init__(self):
-        if self.features not in (*retrieval.FEATURES, "none", "encoder") and not self.features.startswith("encoder:"):
-            known = ", ".join((*retrieval.FEATURES, "none", "encoder", "encoder:WORKDIR"))
-            raise ValueError(f"triplets.features is {self.features!r}; it must be one of: {known}")
-        if self.begin not in retrieval.FEATURES and not self.begin.startswith("encoder:"):
-            known = ", ".join((*retrieval.FEATURES, "encoder:WORKDIR"))
+        known = ", ".join((*retrieval.FEATURES, "encoder:WORKDIR"))
+        if self.features not in ("none", "encoder") and not retrieval.is_known(self.features):
+            raise ValueError(f"triplets.features is {self.features!r}; it must be one of: {known}, encoder, none")
+        if not retrieval.is_known(self.begin):
             raise ValueError(f"triplets.begin is {self.begin!r}; before the encoder has learned, it must be one of: {known}")
         if self.renew < 1:
             raise ValueError(f"triplets.renew is {self.renew}: give the steps between two searches, at least 1")

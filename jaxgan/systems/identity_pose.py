@@ -22,7 +22,7 @@ import optax
 from jax import lax
 
 from jaxgan import parallel, perceptual, retrieval, swap_progress
-from jaxgan.data.triplets import Triplets, renewed
+from jaxgan.data.triplets import Triplets, open_triplets, renewed
 from jaxgan.nets import identity_pose as nets
 from jaxgan.nets import pixel_verification as pvm
 from jaxgan.nets import vgg
@@ -210,9 +210,9 @@ def make_stages(config: Config, step: Callable[..., Any], prepare: Callable[...,
         return ()
 
     def reading(first: int) -> Callable[[Any, State | None, Any], Any]:
-        def reads(source: Any, state: State | None, file: Any) -> Any:
+        def reads(source: Any, state: State | None, folder: Any) -> Any:
             describe = None if state is None else retrieval.pose_codes(swapper(config), {**state.params, **state.ema})
-            return renewed(source, describe, file, f"the encoder at step {first:,}", parallel.is_main())
+            return renewed(source, describe, folder / f"{first:08d}.npz", f"the encoder at step {first:,}", parallel.is_main())
 
         return reads
 
@@ -223,8 +223,6 @@ def make_stages(config: Config, step: Callable[..., Any], prepare: Callable[...,
 
 def open_source(config: Config, data: Any) -> Any:
     """The triplets of a set of clips (``jaxgan.data.triplets``)."""
-    from jaxgan.data.triplets import open_triplets
-
     return open_triplets(data, (config.side, config.side, 3), config.triplets)
 
 
